@@ -1,0 +1,3 @@
+//! tour
+pub mod metrics;
+pub mod users;

@@ -1,0 +1,26 @@
+//! RED metrics (rate, errors, duration) for any warp service.
+//!
+//! - [`RouteTable`] maps paths to route templates, so that clients cannot grow the set of series.
+//! - [`Red`] registers the families on your [`prometheus::Registry`] and wraps your service: every request ends in
+//!   exactly one record, whether it is answered, dropped by its client, or panics.
+//! - [`exposition()`] answers `GET /metrics` without holding up an async worker.
+//! - [`names`] holds every metric name, label and bucket.
+//!
+//! What it refuses: global registries, raw paths as labels, services that can still reject. It imports nothing else
+//! of this crate. `examples/minimal.rs` is a whole foreign service.
+
+pub mod names;
+
+mod exposition;
+mod families;
+mod instrument;
+mod request_id;
+mod routes;
+mod service;
+
+pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, accept_encoding, exposition};
+pub use families::Red;
+pub use instrument::Failure;
+pub use request_id::{HEADER as REQUEST_ID_HEADER, RequestId};
+pub use routes::{Route, RouteTable, Template, TemplateError};
+pub use service::{BuildInfo, ServiceMetrics};

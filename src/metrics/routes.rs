@@ -1,0 +1,308 @@
+//! Which route template a path belongs to: the bound on the `route` label.
+//!
+//! This module owns path templates and their matching. It refuses to label a request by its raw path: whatever
+//! clients ask for, [`RouteTable::resolve`] gives one of `templates + 1` values.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use http::Method;
+
+use super::names;
+
+/// A parsed path template: literal segments and `{parameters}`, such as `/api/users/{id}`.
+///
+/// A parameter stands for exactly one non-empty segment. Matching compares raw, still percent-encoded segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    text: String,
+    segments: Vec<Segment>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Parameter,
+}
+
+impl Template {
+    /// Parses a template.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start with `/`, has an empty segment (a double or trailing slash), or braces that do not
+    /// enclose exactly one whole segment's name.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let error = |reason| TemplateError { template: text.to_owned(), reason };
+        let rest = text.strip_prefix('/').ok_or_else(|| error("it must start with '/'"))?;
+        let segments = if rest.is_empty() {
+            Vec::new()
+        } else {
+            rest.split('/').map(Segment::parse).collect::<Result<_, _>>().map_err(error)?
+        };
+        Ok(Self { text: text.to_owned(), segments })
+    }
+
+    /// The template as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the path fits this template.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        self.walk(path, |_| ())
+    }
+
+    /// The first parameter's segment of a path that fits, still percent-encoded; `None` when the path does not fit
+    /// or the template has no parameter.
+    #[must_use]
+    pub fn parameter<'path>(&self, path: &'path str) -> Option<&'path str> {
+        let mut first = None;
+        self.walk(path, |segment| {
+            first.get_or_insert(segment);
+        })
+        .then_some(first)
+        .flatten()
+    }
+
+    fn is_literal(&self) -> bool {
+        self.segments.iter().all(|segment| matches!(segment, Segment::Literal(_)))
+    }
+
+    fn walk<'path>(&self, path: &'path str, mut on_parameter: impl FnMut(&'path str)) -> bool {
+        let Some(rest) = path.strip_prefix('/') else { return false };
+        if rest.is_empty() {
+            return self.segments.is_empty();
+        }
+        let mut given = rest.split('/');
+        for expected in &self.segments {
+            match (expected, given.next()) {
+                (Segment::Literal(literal), Some(segment)) if literal == segment => {}
+                (Segment::Parameter, Some(segment)) if !segment.is_empty() => on_parameter(segment),
+                _ => return false,
+            }
+        }
+        given.next().is_none()
+    }
+}
+
+impl Segment {
+    fn parse(segment: &str) -> Result<Self, &'static str> {
+        if segment.is_empty() {
+            return Err("it has an empty segment");
+        }
+        match segment.strip_prefix('{').map(|inner| inner.strip_suffix('}')) {
+            Some(Some(name)) if !name.is_empty() && !name.contains(['{', '}']) => Ok(Self::Parameter),
+            None if !segment.contains(['{', '}']) => Ok(Self::Literal(segment.to_owned())),
+            _ => Err("a parameter must be one whole segment, such as {id}"),
+        }
+    }
+}
+
+/// Why a path template, or a table of them, was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the route template {template:?} is not usable: {reason}")]
+pub struct TemplateError {
+    template: String,
+    reason: &'static str,
+}
+
+/// A route template with what is known about it beforehand.
+///
+/// `"/api/users".into()` is enough to be measured. [`Route::answers`] adds the statuses that are expected, so that
+/// their series exist at 0 from the start and the first error ever shows in `rate()` and `increase()`.
+#[derive(Debug, Clone)]
+pub struct Route {
+    template: String,
+    pub(super) answers: Vec<(Method, Vec<u16>)>,
+    pub(super) unrecorded: Vec<Method>,
+}
+
+impl Route {
+    /// A route of which nothing but its template is known.
+    pub fn new(template: impl Into<String>) -> Self {
+        Self { template: template.into(), answers: Vec::new(), unrecorded: Vec::new() }
+    }
+
+    pub(super) fn template(&self) -> &str {
+        &self.template
+    }
+
+    /// Declares that requests of this method are answered with these statuses.
+    #[must_use]
+    pub fn answers(mut self, method: Method, statuses: impl IntoIterator<Item = u16>) -> Self {
+        self.answers.push((method, statuses.into_iter().collect()));
+        self
+    }
+
+    /// Leaves requests of this method out of all metrics: for the scrape itself, which would always see itself in
+    /// progress.
+    #[must_use]
+    pub fn unrecorded(mut self, method: Method) -> Self {
+        self.unrecorded.push(method);
+        self
+    }
+}
+
+impl From<&str> for Route {
+    fn from(template: &str) -> Self {
+        Self::new(template)
+    }
+}
+
+/// Maps request paths to route templates.
+///
+/// ```
+/// use api_monitoring::metrics::RouteTable;
+///
+/// let table = RouteTable::new(["/api/users", "/api/users/{id}"])?;
+/// assert_eq!(table.resolve("/api/users/42"), "/api/users/{id}");
+/// assert_eq!(table.resolve("/wp-login.php"), "unmatched");
+/// # Ok::<(), api_monitoring::metrics::TemplateError>(())
+/// ```
+#[derive(Clone)]
+pub struct RouteTable {
+    routes: Vec<Route>,
+    literals: HashMap<String, usize>,
+    patterns: Vec<(Template, usize)>,
+}
+
+impl RouteTable {
+    /// Builds the table. A literal template wins over one with parameters; among the latter the first given wins.
+    ///
+    /// # Errors
+    ///
+    /// When a template cannot be parsed or is given twice.
+    pub fn new<R: Into<Route>>(routes: impl IntoIterator<Item = R>) -> Result<Self, TemplateError> {
+        let mut table = Self { routes: Vec::new(), literals: HashMap::new(), patterns: Vec::new() };
+        for route in routes {
+            table.add(route.into())?;
+        }
+        Ok(table)
+    }
+
+    fn add(&mut self, route: Route) -> Result<(), TemplateError> {
+        let template = Template::parse(&route.template)?;
+        if self.routes.iter().any(|known| known.template == route.template) {
+            return Err(TemplateError { template: route.template, reason: "it is given twice" });
+        }
+        let index = self.routes.len();
+        if template.is_literal() {
+            self.literals.insert(route.template.clone(), index);
+        } else {
+            self.patterns.push((template, index));
+        }
+        self.routes.push(route);
+        Ok(())
+    }
+
+    /// Maps a request path to its route template, or to [`names::UNMATCHED`].
+    ///
+    /// The result is always one of `templates + 1` values, so a client walking random paths cannot grow the set of
+    /// series. Matching is by segment and takes no allocation.
+    #[must_use]
+    pub fn resolve(&self, path: &str) -> &str {
+        self.label(self.index(path))
+    }
+
+    /// The position of a path's route; [`Self::unmatched`] when there is none.
+    pub(super) fn index(&self, path: &str) -> usize {
+        self.literals.get(path).copied().unwrap_or_else(|| {
+            self.patterns
+                .iter()
+                .find(|(template, _)| template.matches(path))
+                .map_or(self.unmatched(), |&(_, index)| index)
+        })
+    }
+
+    /// The position that stands for every path outside the table.
+    pub(super) fn unmatched(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// The `route` label of a position.
+    pub(super) fn label(&self, index: usize) -> &str {
+        self.routes.get(index).map_or(names::UNMATCHED, |route| &route.template)
+    }
+
+    pub(super) fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+}
+
+impl fmt::Debug for RouteTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.routes.iter().map(|route| &route.template)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table() -> RouteTable {
+        RouteTable::new(["/", "/api/users", "/api/users/{id}", "/api/users/me", "/docs/{file}"]).unwrap()
+    }
+
+    #[test]
+    fn paths_resolve_to_their_template() {
+        let cases = [
+            ("/", "/", "the root is a template like any other"),
+            ("/api/users", "/api/users", "a literal"),
+            ("/api/users/7", "/api/users/{id}", "a parameter takes one segment"),
+            ("/api/users/%00", "/api/users/{id}", "encoded segments are not decoded here"),
+            ("/api/users/me", "/api/users/me", "a literal wins over a parameter"),
+            ("/api/users/", "unmatched", "a parameter is never empty"),
+            ("/api/users/7/", "unmatched", "a trailing slash is another path"),
+            ("/api/users/7/posts", "unmatched", "a parameter takes no second segment"),
+            ("//api/users", "unmatched", "an empty segment is not skipped"),
+            ("/API/users", "unmatched", "paths are case-sensitive"),
+            ("", "unmatched", "CONNECT has no path"),
+            ("*", "unmatched", "OPTIONS * is no path"),
+        ];
+        for (path, expected, reason) in cases {
+            assert_eq!(table().resolve(path), expected, "{path:?}: {reason}");
+        }
+    }
+
+    #[test]
+    fn unusable_templates_are_refused_by_name() {
+        let cases = [
+            ("users", "no leading slash"),
+            ("/users/", "trailing slash"),
+            ("/users//x", "empty segment"),
+            ("/users/{id", "unclosed brace"),
+            ("/users/{}", "nameless parameter"),
+            ("/users/v{n}", "parameter inside a segment"),
+        ];
+        for (template, reason) in cases {
+            let error = RouteTable::new([template]).expect_err(reason);
+            assert!(error.to_string().contains(&format!("{template:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_template_given_twice_is_refused() {
+        assert!(RouteTable::new(["/a", "/b", "/a"]).is_err());
+    }
+
+    #[test]
+    fn the_parameter_is_the_raw_segment() {
+        let template = Template::parse("/api/users/{id}").unwrap();
+        assert_eq!(template.parameter("/api/users/a%20b"), Some("a%20b"));
+        assert_eq!(template.parameter("/api/users"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_leaves_the_set(path in ".{0,60}|(/[a-z%0-9{}]{0,6}){0,5}") {
+            let table = table();
+            let route = table.resolve(&path).to_owned();
+            prop_assert!(route == names::UNMATCHED || table.routes().iter().any(|known| known.template == route));
+        }
+    }
+}
