@@ -1,3 +1,4 @@
 //! tour
 pub mod metrics;
+pub mod store;
 pub mod users;

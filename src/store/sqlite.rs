@@ -1,0 +1,546 @@
+//! Users in SQLite: one writer that commits in groups, and a pool of readers.
+//!
+//! SQLite takes one writer at a time, and a durable commit costs a flush to disk. So all writes go through one task:
+//! whatever waits when it is free becomes one transaction, flushed once, and each writer is answered after the commit.
+//! Readers have connections of their own and never wait for it (WAL).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use super::{Committed, DatabaseUrl, OnCommit, OpenError, StoreError, Target};
+use crate::users::{Email, NewUser, User, UserChange, UserId, UserName};
+
+/// How long a statement waits for another program that holds the database. Below the request time-out's default (10 s),
+/// so that a client learns the reason.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reader connections at most; each is a thread. Reads take microseconds, so a few serve many requests.
+const READERS: u32 = 4;
+
+/// Writes that may wait. At a few thousand commits a second, more would only wait past their deadline.
+const QUEUE: usize = 1024;
+
+/// Writes in one transaction at most, so that the first of them is not kept waiting for long.
+const GROUP: usize = 256;
+
+/// How often the number of users is read anew, for writes by other programs.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug)]
+pub(super) struct SqliteStore {
+    readers: SqlitePool,
+    writer: mpsc::Sender<Command>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Write(Change, oneshot::Sender<Result<Option<User>, StoreError>>),
+    Close(oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+enum Change {
+    Create(NewUser),
+    Update(UserId, UserChange),
+    Delete(UserId),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the store is closed")]
+struct Closed;
+
+type Row = (i64, String, String);
+
+impl SqliteStore {
+    pub(super) async fn open(url: &DatabaseUrl, on_commit: OnCommit) -> Result<Self, OpenError> {
+        let options = connect_options(url)?;
+        let explain = |error| explain_open(url, error);
+        let mut writer = options.connect().await.map_err(explain)?;
+        sqlx::migrate!("src/store/migrations/sqlite")
+            .run(&mut writer)
+            .await
+            .map_err(|error| explain_migration(url, error))?;
+        let users = count(&mut writer).await.map_err(explain)?;
+        on_commit(Committed { created: 0, deleted: 0, users });
+
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            // A connection to a file in this process does not go stale.
+            .test_before_acquire(false)
+            .connect_with(options)
+            .await
+            .map_err(explain)?;
+        let (sender, commands) = mpsc::channel(QUEUE);
+        tokio::spawn(Writer { connection: writer, users, on_commit }.run(commands));
+        Ok(Self { readers, writer: sender })
+    }
+
+    pub(super) async fn create(&self, user: NewUser) -> Result<User, StoreError> {
+        let created = self.write(Change::Create(user)).await?;
+        Ok(created.expect("an insert gives its row back"))
+    }
+
+    pub(super) async fn update(&self, id: UserId, change: UserChange) -> Result<Option<User>, StoreError> {
+        self.write(Change::Update(id, change)).await
+    }
+
+    pub(super) async fn delete(&self, id: UserId) -> Result<bool, StoreError> {
+        Ok(self.write(Change::Delete(id)).await?.is_some())
+    }
+
+    async fn write(&self, change: Change) -> Result<Option<User>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.try_send(Command::Write(change, reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => closed(),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    pub(super) async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        let row: Option<Row> = sqlx::query_as("SELECT id, name, email FROM users WHERE id = ?")
+            .bind(id.get())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(explain)?;
+        Ok(row.and_then(user))
+    }
+
+    pub(super) async fn page(&self, after: i64, limit: u32) -> Result<Vec<User>, StoreError> {
+        let rows: Vec<Row> = sqlx::query_as("SELECT id, name, email FROM users WHERE id > ? ORDER BY id LIMIT ?")
+            .bind(after)
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(explain)?;
+        Ok(rows.into_iter().filter_map(user).collect())
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        if self.writer.is_closed() {
+            return Err(closed());
+        }
+        sqlx::query("SELECT users FROM user_count").execute(&self.readers).await.map(drop).map_err(explain)
+    }
+
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
+        let (reply, closed) = oneshot::channel();
+        // A writer that is gone already has nothing to close.
+        if self.writer.send(Command::Close(reply)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+}
+
+/// The one task that writes.
+struct Writer {
+    connection: SqliteConnection,
+    /// As last told to the owner.
+    users: i64,
+    on_commit: OnCommit,
+}
+
+type Waiting = (Change, oneshot::Sender<Result<Option<User>, StoreError>>);
+
+impl Writer {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut recount = tokio::time::interval(RECOUNT_INTERVAL);
+        recount.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut waiting = Vec::with_capacity(GROUP);
+        let mut closing = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                received = commands.recv_many(&mut waiting, GROUP) => if received == 0 { break },
+                _ = recount.tick() => self.recount().await,
+            }
+            let mut group = Vec::with_capacity(waiting.len());
+            for command in waiting.drain(..) {
+                match command {
+                    // Nobody waits for the answer any more: better not to write than to surprise.
+                    Command::Write(_, reply) if reply.is_closed() => {}
+                    Command::Write(change, reply) => group.push((change, reply)),
+                    Command::Close(reply) => {
+                        // What is queued is still written; then `recv_many` gives 0.
+                        commands.close();
+                        closing.push(reply);
+                    }
+                }
+            }
+            self.write(group).await;
+        }
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(cause = %error, "the database did not close cleanly; it recovers at the next start");
+        }
+        for reply in closing {
+            let _ = reply.send(());
+        }
+    }
+
+    async fn write(&mut self, group: Vec<Waiting>) {
+        if group.is_empty() {
+            return;
+        }
+        match commit(&mut self.connection, &group).await {
+            Ok((outcomes, committed)) => {
+                self.tell(committed);
+                for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
+                    let _ = reply.send(Ok(outcome));
+                }
+            }
+            Err(error) => {
+                let error = explain(error);
+                for (_, reply) in group {
+                    let _ = reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    async fn recount(&mut self) {
+        match count(&mut self.connection).await {
+            Ok(users) if users != self.users => self.tell(Committed { created: 0, deleted: 0, users }),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(cause = %error, "cannot read the number of users"),
+        }
+    }
+
+    fn tell(&mut self, committed: Committed) {
+        self.users = committed.users;
+        (self.on_commit)(committed);
+    }
+}
+
+/// Makes all changes of a group in one transaction, or none.
+async fn commit(
+    connection: &mut SqliteConnection,
+    group: &[Waiting],
+) -> Result<(Vec<Option<User>>, Committed), sqlx::Error> {
+    // IMMEDIATE takes the write lock first: a transaction that has read cannot wait for it later.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let mut outcomes = Vec::with_capacity(group.len());
+    let (mut created, mut deleted) = (0, 0);
+    for (change, _) in group {
+        let outcome = apply(&mut transaction, change).await?;
+        match change {
+            Change::Create(_) => created += 1,
+            Change::Delete(_) => deleted += u64::from(outcome.is_some()),
+            Change::Update(..) => {}
+        }
+        outcomes.push(outcome);
+    }
+    let users = count(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok((outcomes, Committed { created, deleted, users }))
+}
+
+async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<Option<User>, sqlx::Error> {
+    let query = match change {
+        Change::Create(NewUser { name, email }) => {
+            sqlx::query_as("INSERT INTO users (name, email) VALUES (?, ?) RETURNING id, name, email")
+                .bind(name.as_str())
+                .bind(email.as_str())
+        }
+        Change::Update(id, UserChange { name, email }) => sqlx::query_as(
+            "UPDATE users SET name = COALESCE(?, name), email = COALESCE(?, email) WHERE id = ? \
+             RETURNING id, name, email",
+        )
+        .bind(name.as_ref().map(UserName::as_str))
+        .bind(email.as_ref().map(Email::as_str))
+        .bind(id.get()),
+        Change::Delete(id) => sqlx::query_as("DELETE FROM users WHERE id = ? RETURNING id, name, email").bind(id.get()),
+    };
+    let row: Option<Row> = query.fetch_optional(connection).await?;
+    Ok(row.and_then(user))
+}
+
+async fn count(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT users FROM user_count").fetch_one(connection).await
+}
+
+/// A row as a user; `None` for an id that only another program can have written.
+fn user((id, name, email): Row) -> Option<User> {
+    Some(User { id: UserId::new(id)?, name: UserName::stored(name), email: Email::stored(email) })
+}
+
+fn connect_options(url: &DatabaseUrl) -> Result<SqliteConnectOptions, OpenError> {
+    let options = match &url.0 {
+        Target::SqliteMemory => "sqlite::memory:".parse().expect("sqlx knows its own in-memory URL"),
+        Target::SqliteFile(path) => {
+            create_folder(url, path)?;
+            SqliteConnectOptions::new().filename(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal)
+        }
+    };
+    Ok(options
+        // FULL flushes the log at each commit: NORMAL could lose acknowledged writes with the power (SQLite's
+        // "PRAGMA synchronous").
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .thread_name(|id| format!("users-db-{id}"))
+        .disable_statement_logging())
+}
+
+fn create_folder(url: &DatabaseUrl, path: &Path) -> Result<(), OpenError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    std::fs::create_dir_all(folder).map_err(|source| OpenError::Folder {
+        database: url.clone(),
+        folder: folder.to_owned(),
+        source: Arc::new(source),
+    })
+}
+
+/// SQLite's primary result code (<https://sqlite.org/rescode.html>) behind an error, if it came from SQLite.
+fn result_code(error: &sqlx::Error) -> Option<i32> {
+    let code = error.as_database_error()?.code()?.parse::<i32>().ok()?;
+    Some(code & 0xff)
+}
+
+const SQLITE_BUSY: i32 = 5;
+const SQLITE_LOCKED: i32 = 6;
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_NOTADB: i32 = 26;
+
+fn explain_open(url: &DatabaseUrl, error: sqlx::Error) -> OpenError {
+    let database = url.clone();
+    let code = result_code(&error);
+    let source = Arc::new(error);
+    match code {
+        Some(SQLITE_CORRUPT | SQLITE_NOTADB) => OpenError::Corrupt { database, source },
+        Some(SQLITE_BUSY | SQLITE_LOCKED) => OpenError::Locked { database, source },
+        _ => OpenError::Unreadable { database, source },
+    }
+}
+
+fn explain_migration(url: &DatabaseUrl, error: sqlx::migrate::MigrateError) -> OpenError {
+    use sqlx::migrate::MigrateError::Execute;
+    match error {
+        Execute(error) if result_code(&error).is_some() => explain_open(url, error),
+        other => OpenError::Schema { database: url.clone(), source: Arc::new(other) },
+    }
+}
+
+fn explain(error: sqlx::Error) -> StoreError {
+    use sqlx::Error::{PoolClosed, PoolTimedOut, WorkerCrashed};
+    let passing = matches!(error, PoolClosed | PoolTimedOut | WorkerCrashed)
+        || matches!(result_code(&error), Some(SQLITE_BUSY | SQLITE_LOCKED));
+    if passing { StoreError::Unavailable(Arc::new(error)) } else { StoreError::Failed(Arc::new(error)) }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable(Arc::new(Closed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// What the owner was told, in order.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<Committed>>>);
+
+    impl Told {
+        fn listener(&self) -> OnCommit {
+            let told = Arc::clone(&self.0);
+            Arc::new(move |committed| told.lock().unwrap().push(committed))
+        }
+
+        fn all(&self) -> Vec<Committed> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    fn new_user(name: &str) -> NewUser {
+        NewUser { name: name.parse().unwrap(), email: "john@example.com".parse().unwrap() }
+    }
+
+    fn file_url(folder: &tempfile::TempDir) -> DatabaseUrl {
+        format!("sqlite://{}/new/users.db", folder.path().display()).parse().unwrap()
+    }
+
+    async fn open(url: &DatabaseUrl) -> (SqliteStore, Told) {
+        let told = Told::default();
+        (SqliteStore::open(url, told.listener()).await.unwrap(), told)
+    }
+
+    async fn in_memory() -> (SqliteStore, Told) {
+        open(&"sqlite::memory:".parse().unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn a_user_is_created_read_changed_and_deleted() {
+        let (store, told) = in_memory().await;
+
+        let john = store.create(new_user("John")).await.unwrap();
+        let only_name = UserChange { name: Some("Jane".parse().unwrap()), email: None };
+        let jane = store.update(john.id, only_name).await.unwrap().unwrap();
+
+        assert_eq!((jane.id, jane.name.as_str(), &jane.email), (john.id, "Jane", &john.email));
+        assert_eq!(store.user(john.id).await.unwrap(), Some(jane));
+        assert!(store.delete(john.id).await.unwrap());
+        assert_eq!(store.user(john.id).await.unwrap(), None);
+        assert!(!store.delete(john.id).await.unwrap(), "a second time there is nothing to delete");
+        let counts: Vec<_> = told.all().iter().map(|c| (c.created, c.deleted, c.users)).collect();
+        assert_eq!(counts, [(0, 0, 0), (1, 0, 1), (0, 0, 1), (0, 1, 0), (0, 0, 0)]);
+    }
+
+    #[tokio::test]
+    async fn ids_grow_and_are_not_reused() {
+        let (store, _) = in_memory().await;
+        let first = store.create(new_user("first")).await.unwrap().id;
+        store.delete(first).await.unwrap();
+
+        let second = store.create(new_user("second")).await.unwrap().id;
+
+        assert!(second > first, "{second} after {first}");
+    }
+
+    #[tokio::test]
+    async fn pages_are_ordered_and_start_after_the_id_given() {
+        let (store, _) = in_memory().await;
+        for name in ["a", "b", "c", "d"] {
+            store.create(new_user(name)).await.unwrap();
+        }
+
+        let names = |page: Vec<User>| page.iter().map(|user| user.name.as_str().to_owned()).collect::<Vec<_>>();
+
+        assert_eq!(names(store.page(0, 2).await.unwrap()), ["a", "b"]);
+        assert_eq!(names(store.page(2, 2).await.unwrap()), ["c", "d"]);
+        assert_eq!(names(store.page(4, 2).await.unwrap()), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn users_survive_closing_and_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+        let john = store.create(new_user("John")).await.unwrap();
+        store.close().await;
+
+        let (store, told) = open(&file_url(&folder)).await;
+
+        assert_eq!(store.user(john.id).await.unwrap(), Some(john));
+        assert_eq!(told.all(), [Committed { created: 0, deleted: 0, users: 1 }], "the count is known from the start");
+    }
+
+    #[tokio::test]
+    async fn durability_is_switched_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+
+        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.readers).await.unwrap();
+        let mut writer = connect_options(&file_url(&folder)).unwrap().connect().await.unwrap();
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut writer).await.unwrap();
+        let busy: i64 = sqlx::query_scalar("PRAGMA busy_timeout").fetch_one(&mut writer).await.unwrap();
+
+        assert_eq!((journal.as_str(), synchronous, busy), ("wal", 2, 5000), "2 is FULL");
+    }
+
+    #[tokio::test]
+    async fn writes_that_wait_together_are_committed_together() {
+        let (store, told) = in_memory().await;
+
+        let writes = (0..100).map(|n| store.create(new_user(&n.to_string())));
+        let created = futures_util::future::try_join_all(writes).await.unwrap();
+
+        let commits = told.all().len() - 1;
+        assert!(commits < 100, "{commits} commits for 100 writes");
+        assert_eq!(told.all().iter().map(|c| c.created).sum::<u64>(), 100);
+        let mut ids: Vec<_> = created.iter().map(|user| user.id).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), 100, "each got its own id");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_nobody_waits_for_any_more_is_not_made() {
+        let (store, told) = in_memory().await;
+        let abandoned = store.create(new_user("abandoned"));
+        // One poll queues the write; the drop abandons it before the writer, on this same thread, could take it.
+        assert!(futures_util::FutureExt::now_or_never(abandoned).is_none());
+
+        let kept = store.create(new_user("kept")).await.unwrap();
+
+        assert_eq!(store.page(0, 10).await.unwrap(), [kept]);
+        assert_eq!(told.all().last().unwrap().users, 1);
+    }
+
+    #[tokio::test]
+    async fn closing_makes_the_writes_that_wait_and_refuses_later_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+
+        let (written, ()) = tokio::join!(store.create(new_user("last")), store.close());
+
+        assert!(written.is_ok(), "{written:?}");
+        assert!(matches!(store.create(new_user("late")).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn users_written_by_another_program_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_store, told) = open(&file_url(&folder)).await;
+        let (other, _) = open(&file_url(&folder)).await;
+
+        other.create(new_user("other")).await.unwrap();
+
+        tokio::time::timeout(Duration::from_secs(60), async {
+            while told.all().last().unwrap().users != 1 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("the count follows");
+        assert_eq!(told.all().iter().map(|c| c.created).sum::<u64>(), 0, "not created by this process");
+    }
+
+    #[tokio::test]
+    async fn a_locked_database_fails_the_write_and_keeps_the_store_usable() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+        let mut other = connect_options(&file_url(&folder)).unwrap().connect().await.unwrap();
+        let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+
+        let refused = store.create(new_user("refused")).await;
+        lock.rollback().await.unwrap();
+        let accepted = store.create(new_user("accepted")).await.unwrap();
+
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        assert_eq!(store.page(0, 10).await.unwrap(), [accepted]);
+    }
+
+    #[tokio::test]
+    async fn files_that_are_no_usable_database_are_refused_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let url = |name: &str| format!("sqlite://{}", at(name).display()).parse::<DatabaseUrl>().unwrap();
+        std::fs::write(at("text.db"), "this is no database, whatever its name says. ".repeat(100)).unwrap();
+        std::fs::create_dir(at("folder.db")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        let (store, _) = open(&url("newer.db")).await;
+        store.close().await;
+        let mut newer = connect_options(&url("newer.db")).unwrap().connect().await.unwrap();
+        sqlx::query("INSERT INTO _sqlx_migrations VALUES (9999, 'from the future', '', true, x'00', 0)")
+            .execute(&mut newer)
+            .await
+            .unwrap();
+
+        let refused = async |name| SqliteStore::open(&url(name), Arc::new(|_| ())).await.expect_err(name);
+
+        assert!(matches!(refused("text.db").await, OpenError::Corrupt { .. }));
+        assert!(matches!(refused("folder.db").await, OpenError::Unreadable { .. }));
+        assert!(matches!(refused("file/users.db").await, OpenError::Folder { .. }));
+        assert!(matches!(refused("newer.db").await, OpenError::Schema { .. }));
+        assert!(refused("text.db").await.to_string().contains("text.db"), "the text names the file");
+    }
+}
