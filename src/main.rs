@@ -1,2 +1,67 @@
-//! bin
-fn main() {}
+//! The `api-monitoring` binary: parse, run, exit code. The only place that prints a fatal error.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use api_monitoring::cli::{self, Command};
+use api_monitoring::config::{ConfigError, HealthcheckConfig, LogConfig, ServeConfig};
+use api_monitoring::signals::{SecondSignal, Signals};
+use api_monitoring::{api, healthcheck, logs, server};
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => {
+            // Help and version go to stdout and are no failure; all else is a wrong setting.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("api-monitoring: {error:#}");
+            exit_code(&error)
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<ConfigError>() {
+        return ExitCode::from(2);
+    }
+    error.downcast_ref::<SecondSignal>().map_or(ExitCode::FAILURE, |signal| ExitCode::from(signal.exit_code()))
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => serve(ServeConfig::try_from(&args)?, LogConfig::try_from(&args)?),
+        Command::Load(_) => Ok(()),
+        Command::Healthcheck(args) => {
+            let config = HealthcheckConfig::try_from(args)?;
+            Ok(runtime()?.block_on(healthcheck::check(config))?)
+        }
+        Command::Openapi => {
+            print!("{}", api::openapi::to_json());
+            Ok(())
+        }
+    }
+}
+
+fn serve(config: ServeConfig, log: LogConfig) -> anyhow::Result<()> {
+    let _logs = logs::start(log);
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
+        let signals = Signals::catch().context("cannot catch signals")?;
+        let listener = server::bind(config.listen).await?;
+        let served = signals.guard(|stop| server::run(listener, config, stop.requested())).await;
+        anyhow::Ok(served??)
+    });
+    // After a second signal, nothing is waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}

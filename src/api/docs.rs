@@ -1,0 +1,117 @@
+//! Documentation served from the binary: the landing page, the OpenAPI description and Swagger UI.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use utoipa_swagger_ui::Config;
+use warp::reply::Response;
+
+use super::problem::ApiError;
+use super::{App, openapi, surface};
+
+/// One static page; everything it needs is in it.
+const LANDING: &str = include_str!("landing.html");
+
+/// Swagger UI's own entry page, by its file name.
+const SWAGGER_INDEX: &str = "index.html";
+
+/// What the documentation handlers serve, made once at start.
+pub struct Docs {
+    openapi: Bytes,
+    swagger: Arc<Config<'static>>,
+}
+
+impl Docs {
+    /// Renders the description of the operations.
+    #[must_use]
+    pub fn new() -> Self {
+        // Relative to `/docs/`, so that it also works behind a proxy that adds a prefix.
+        Self { openapi: openapi::to_json().into(), swagger: Arc::new(Config::from("../openapi.json")) }
+    }
+
+    fn swagger_file(&self, file: &str) -> Option<(Bytes, String)> {
+        let found = utoipa_swagger_ui::serve(file, Arc::clone(&self.swagger)).ok().flatten()?;
+        let bytes = match found.bytes {
+            std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            std::borrow::Cow::Owned(bytes) => bytes.into(),
+        };
+        Some((bytes, found.content_type))
+    }
+}
+
+/// `GET /`.
+pub async fn landing() -> Result<Response, ApiError> {
+    Ok(document(LANDING.into(), "text/html; charset=utf-8"))
+}
+
+/// `GET /openapi.json`.
+pub async fn openapi_json(app: App) -> Result<Response, ApiError> {
+    Ok(document(app.docs().openapi.clone(), "application/json"))
+}
+
+/// `GET /docs`: Swagger UI's page, with its relative links pointing into `/docs/`.
+pub async fn swagger_ui(app: App) -> Result<Response, ApiError> {
+    let (page, content_type) = app.docs().swagger_file(SWAGGER_INDEX).expect("the assets hold an index page");
+    let page = String::from_utf8_lossy(&page).replace("<head>", "<head>\n    <base href=\"docs/\">");
+    Ok(document(page.into(), &content_type))
+}
+
+/// `GET /docs/{file}`.
+pub async fn swagger_file(app: App, file: String) -> Result<Response, ApiError> {
+    let known = app.docs().swagger_file(&file);
+    let (bytes, content_type) =
+        known.ok_or_else(|| ApiError::UnknownPath(surface::DOCS_FILE.template.replace("{file}", &file)))?;
+    Ok(document(bytes, &content_type))
+}
+
+fn document(body: Bytes, content_type: &str) -> Response {
+    let mut response = Response::new(body.into());
+    let headers = response.headers_mut();
+    let content_type = HeaderValue::from_str(content_type);
+    headers.insert(CONTENT_TYPE, content_type.expect("media types make a header value"));
+    // A newer binary brings newer files under the same names.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::problem::ErrorKind;
+    use super::*;
+
+    #[test]
+    fn the_landing_page_links_every_document_and_explains_every_kind_of_error() {
+        for operation in surface::OPERATIONS.iter().filter(|operation| !operation.template.contains('{')) {
+            assert!(LANDING.contains(&format!("href=\".{}", operation.template)), "no link to {}", operation.template);
+        }
+        for kind in ErrorKind::ALL {
+            assert!(LANDING.contains(&format!("id=\"{}\"", kind.error_type())), "no anchor for {kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_landing_page_loads_nothing_from_elsewhere() {
+        for forbidden in ["src=", "@import", "url(", "<link"] {
+            assert!(!LANDING.contains(forbidden), "{forbidden}");
+        }
+    }
+
+    #[test]
+    fn every_file_that_swagger_ui_asks_for_is_in_the_binary() {
+        let docs = Docs::new();
+        for file in [
+            SWAGGER_INDEX,
+            "swagger-ui.css",
+            "index.css",
+            "swagger-ui-bundle.js",
+            "swagger-ui-standalone-preset.js",
+            "swagger-initializer.js",
+        ] {
+            assert!(docs.swagger_file(file).is_some(), "{file}");
+        }
+        let (initializer, _) = docs.swagger_file("swagger-initializer.js").unwrap();
+        assert!(String::from_utf8_lossy(&initializer).contains("../openapi.json"));
+    }
+}

@@ -1,0 +1,311 @@
+//! The users API: a warp service, and a customer of [`metrics`](crate::metrics).
+//!
+//! [`routes`] is the HTTP surface on one page; [`surface`] is the table it follows. Handlers touch their parsed input
+//! and [`App`], nothing else: no registry, no headers they did not ask for, no clock.
+//!
+//! A rejection means "not my route"; a failure is a reply. So nothing after [`on`] rejects, and the last filter
+//! answers whatever is left: the service cannot fail, and every request has one response to be recorded.
+
+pub mod openapi;
+pub mod problem;
+pub mod surface;
+
+mod diagnostics;
+mod docs;
+mod health;
+mod input;
+mod legacy;
+mod users;
+
+use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Buf;
+use futures_util::{FutureExt, Stream};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use crate::metrics::{Exposition, ServiceMetrics, Template, accept_encoding};
+use crate::store::UserStore;
+use problem::{ApiError, Panicked};
+use surface::Operation;
+
+pub use diagnostics::Delays;
+
+/// What the service allows a request to take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests handled at once; more are answered 503. The probes and the scrape are not limited.
+    pub max_in_flight: usize,
+    /// Deadline of a request, until the head of its response is ready.
+    pub request_timeout: Duration,
+}
+
+/// What the handlers work with. A cheap handle; clones share everything.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+struct Parts {
+    /// Empty while the service starts.
+    store: OnceLock<UserStore>,
+    draining: AtomicBool,
+    limits: Limits,
+    in_flight: Semaphore,
+    metrics: ServiceMetrics,
+    exposition: Exposition,
+    delays: Delays,
+    docs: docs::Docs,
+}
+
+impl App {
+    /// A service that is starting: it answers its probes, and 503 where it needs the store.
+    #[must_use]
+    pub fn starting(limits: Limits, metrics: ServiceMetrics, exposition: Exposition, delays: Delays) -> Self {
+        Self(Arc::new(Parts {
+            store: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            limits,
+            in_flight: Semaphore::new(limits.max_in_flight),
+            metrics,
+            exposition,
+            delays,
+            docs: docs::Docs::new(),
+        }))
+    }
+
+    /// Hands over the open store: from now on the service is ready. A second store is ignored.
+    pub fn started(&self, store: UserStore) {
+        let _ = self.0.store.set(store);
+    }
+
+    /// From now on the service is not ready; it still answers everything.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    fn store(&self) -> Result<&UserStore, ApiError> {
+        self.0.store.get().ok_or(ApiError::Starting)
+    }
+
+    fn metrics(&self) -> &ServiceMetrics {
+        &self.0.metrics
+    }
+
+    fn delays(&self) -> &Delays {
+        &self.0.delays
+    }
+
+    fn docs(&self) -> &docs::Docs {
+        &self.0.docs
+    }
+
+    /// Runs a handler within the limits; whatever comes of it is a response.
+    async fn answer(&self, handler: impl Future<Output = Result<Response, ApiError>>) -> Response {
+        match self.0.in_flight.try_acquire() {
+            Ok(_permit) => self.answer_unlimited(handler).await,
+            Err(_) => ApiError::Overloaded.into_response(),
+        }
+    }
+
+    /// The same for the probes and the scrape, which must get through under overload: only the deadline holds.
+    async fn answer_unlimited(&self, handler: impl Future<Output = Result<Response, ApiError>>) -> Response {
+        let deadline = self.0.limits.request_timeout;
+        // Unwind safe: a handler that panicked is not polled again, and what it shares is atomic or behind locks that
+        // say whether they are poisoned.
+        let handler = AssertUnwindSafe(handler).catch_unwind();
+        let outcome = match tokio::time::timeout(deadline, handler).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(panic)) => Err(ApiError::Panic(Panicked(panic_message(panic.as_ref())))),
+            Err(_) => Err(ApiError::Timeout(deadline)),
+        };
+        outcome.unwrap_or_else(ApiError::into_response)
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+/// The whole service: every operation of [`surface::OPERATIONS`], and an answer for everything else.
+pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    let with_app = warp::any().map(move || app.clone());
+    let app = || with_app.clone();
+
+    let list_users = on(&surface::LIST_USERS)
+        .and(app())
+        .and(query())
+        .then(|app: App, query| async move { app.answer(users::list(app.clone(), query)).await });
+    let get_user = on(&surface::GET_USER)
+        .and(app())
+        .and(parameter(&surface::GET_USER))
+        .then(|app: App, id| async move { app.answer(users::get(app.clone(), id)).await });
+    let create_user = on(&surface::CREATE_USER).and(app()).and(query()).and(body()).then(
+        |app: App, query, body: JsonBody<_>| async move {
+            app.answer(async { users::create(app.clone(), query, body.read().await?).await }).await
+        },
+    );
+    let update_user =
+        on(&surface::UPDATE_USER).and(app()).and(parameter(&surface::UPDATE_USER)).and(query()).and(body()).then(
+            |app: App, id, query, body: JsonBody<_>| async move {
+                app.answer(async { users::update(app.clone(), id, query, body.read().await?).await }).await
+            },
+        );
+    let delete_user = on(&surface::DELETE_USER)
+        .and(app())
+        .and(parameter(&surface::DELETE_USER))
+        .then(|app: App, id| async move { app.answer(users::delete(app.clone(), id)).await });
+    let users = list_users.or(get_user).unify().or(create_user).unify().or(update_user).unify().or(delete_user).unify();
+
+    let health =
+        on(&surface::HEALTH).and(app()).then(|app: App| async move { app.answer_unlimited(health::health()).await });
+    let ready = on(&surface::READY)
+        .and(app())
+        .then(|app: App| async move { app.answer_unlimited(health::ready(app.clone())).await });
+    let metrics =
+        on(&surface::METRICS).and(app()).and(accept_encoding()).then(|app: App, accepted: Option<String>| async move {
+            app.answer_unlimited(async { Ok(app.0.exposition.reply(accepted.as_deref()).await?) }).await
+        });
+    let operation = health.or(ready).unify().or(metrics).unify();
+
+    let slow =
+        on(&surface::SLOW).and(app()).then(|app: App| async move { app.answer(diagnostics::slow(app.clone())).await });
+    let error = on(&surface::ERROR).and(app()).then(|app: App| async move { app.answer(diagnostics::error()).await });
+    let update = on(&surface::UPDATE)
+        .and(app())
+        .and(query())
+        .then(|app: App, query| async move { app.answer(legacy::update(app.clone(), query)).await });
+    let cpu = on(&surface::CPU)
+        .and(app())
+        .and(query())
+        .then(|app: App, query| async move { app.answer(legacy::cpu(app.clone(), query)).await });
+    let test_and_legacy = slow.or(error).unify().or(update).unify().or(cpu).unify();
+
+    let openapi = on(&surface::OPENAPI)
+        .and(app())
+        .then(|app: App| async move { app.answer(docs::openapi_json(app.clone())).await });
+    let swagger_ui =
+        on(&surface::DOCS).and(app()).then(|app: App| async move { app.answer(docs::swagger_ui(app.clone())).await });
+    let swagger_file = on(&surface::DOCS_FILE)
+        .and(app())
+        .and(parameter(&surface::DOCS_FILE))
+        .then(|app: App, file| async move { app.answer(docs::swagger_file(app.clone(), file)).await });
+    let landing = on(&surface::LANDING).and(app()).then(|app: App| async move { app.answer(docs::landing()).await });
+    let documentation = openapi.or(swagger_ui).unify().or(swagger_file).unify().or(landing).unify();
+
+    let all = users.or(operation).unify().or(test_and_legacy).unify().or(documentation).unify();
+    all.or(unmatched()).unify()
+}
+
+// ---- Filters: what matches, and what it yields ----
+
+/// Lets an operation's requests through and rejects all others.
+fn on(operation: &'static Operation) -> impl Filter<Extract = (), Error = Rejection> + Clone + Send + Sync + 'static {
+    let template = parsed(operation);
+    warp::method()
+        .and(warp::path::full())
+        .and_then(move |method: Method, path: FullPath| {
+            let mine = operation.serves(&method) && template.matches(path.as_str());
+            ready(if mine { Ok(()) } else { Err(warp::reject::not_found()) })
+        })
+        .untuple_one()
+}
+
+/// The operation's path parameter, still percent-encoded.
+fn parameter(
+    operation: &'static Operation,
+) -> impl Filter<Extract = (String,), Error = Infallible> + Clone + Send + Sync + 'static {
+    let template = parsed(operation);
+    warp::path::full().map(move |path: FullPath| template.parameter(path.as_str()).unwrap_or_default().to_owned())
+}
+
+fn parsed(operation: &Operation) -> Arc<Template> {
+    Arc::new(Template::parse(operation.template).expect("the templates of the table are well-formed"))
+}
+
+/// The raw query string, empty when there is none.
+fn query() -> impl Filter<Extract = (String,), Error = Infallible> + Clone + Send + Sync + 'static {
+    warp::query::raw().or(warp::any().map(String::new)).unify()
+}
+
+/// The request's body, not read yet, and what is declared about it.
+fn body()
+-> impl Filter<Extract = (JsonBody<impl Stream<Item = Result<impl Buf, warp::Error>> + Send>,), Error = Rejection>
++ Clone
++ Send
++ Sync
++ 'static {
+    warp::body::stream().and(header(CONTENT_TYPE.as_str())).and(header(CONTENT_LENGTH.as_str())).map(
+        |stream, content_type: Option<HeaderValue>, length: Option<HeaderValue>| JsonBody {
+            stream,
+            content_type,
+            declared_length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
+        },
+    )
+}
+
+struct JsonBody<S> {
+    stream: S,
+    content_type: Option<HeaderValue>,
+    declared_length: Option<u64>,
+}
+
+impl<S, B> JsonBody<S>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    async fn read(self) -> Result<Vec<u8>, ApiError> {
+        input::read_json_body(self.stream, self.content_type, self.declared_length).await
+    }
+}
+
+fn header(
+    name: &'static str,
+) -> impl Filter<Extract = (Option<HeaderValue>,), Error = Infallible> + Clone + Send + Sync + 'static {
+    warp::header::value(name).map(Some).or(warp::any().map(|| None)).unify()
+}
+
+/// Whatever no operation serves: 404 for an unknown path, 405 for a known one.
+fn unmatched() -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    let templates: Arc<[(&'static str, Template)]> = surface::OPERATIONS
+        .iter()
+        .map(|operation| {
+            (operation.template, Template::parse(operation.template).expect("the templates are well-formed"))
+        })
+        .collect();
+    warp::method().and(warp::path::full()).map(move |method: Method, path: FullPath| {
+        let known = templates.iter().find(|(_, template)| template.matches(path.as_str()));
+        match known {
+            Some((template, _)) => ApiError::MethodNotAllowed {
+                method: method.to_string(),
+                path: template,
+                allow: surface::allowed_methods(template),
+            },
+            None => ApiError::UnknownPath(path.as_str().to_owned()),
+        }
+        .into_response()
+    })
+}
+
+/// A JSON response.
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(body).expect("strings and numbers always serialise");
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,318 @@
+//! The OpenAPI 3.1 description, made from the table of operations and from the Rust types of their bodies.
+//!
+//! Statuses and errors come from [`surface`](super::surface); this module adds what a table cannot say: parameters,
+//! bodies, examples.
+
+use serde_json::{Value, json};
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem, PathsBuilder};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::diagnostics::Slow;
+use super::health::{Health, Ready};
+use super::legacy::{ActiveUsers, CpuUsage};
+use super::problem::{ApiError, ErrorKind, FieldError, Panicked, Problem};
+use super::surface::{self, OPERATIONS, Operation};
+use super::users::{LIMIT_MAX, NewUserBody, UserBody, UserChangeBody, UserList};
+use crate::metrics::CONTENT_TYPE_TEXT;
+use crate::users::UserId;
+
+const JSON: &str = "application/json";
+const PROBLEM_JSON: &str = "application/problem+json";
+
+/// The description as pretty-printed JSON, ending in a newline.
+///
+/// # Panics
+///
+/// Never: the description always serialises.
+#[must_use]
+pub fn to_json() -> String {
+    let mut text = describe().to_pretty_json().expect("the description always serialises");
+    text.push('\n');
+    text
+}
+
+/// The description.
+#[must_use]
+pub fn describe() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("api-monitoring")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "A users API whose behaviour you can see: every request is counted, timed and logged. Errors are \
+             `application/problem+json` (RFC 9457). Every response carries `X-Request-Id`: the caller's, if it sent a \
+             sane one. HEAD is served wherever GET is; a known path with another method answers 405 with `Allow`.",
+        ))
+        .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()));
+    let components = ComponentsBuilder::new()
+        .schema_from::<UserBody<'_>>()
+        .schema_from::<UserList<'_>>()
+        .schema_from::<NewUserBody>()
+        .schema_from::<UserChangeBody>()
+        .schema_from::<Health>()
+        .schema_from::<Ready>()
+        .schema_from::<Slow>()
+        .schema_from::<ActiveUsers>()
+        .schema_from::<CpuUsage>()
+        .schema_from::<FieldError>()
+        .schema_from::<Problem>();
+    let paths = OPERATIONS.iter().fold(PathsBuilder::new(), |paths, operation| {
+        paths.path(operation.template, PathItem::new(http_method(operation), describe_operation(operation)))
+    });
+    OpenApiBuilder::new().info(info.build()).paths(paths.build()).components(Some(components.build())).build()
+}
+
+fn http_method(operation: &Operation) -> HttpMethod {
+    match operation.method.as_str() {
+        "GET" => HttpMethod::Get,
+        "POST" => HttpMethod::Post,
+        "PUT" => HttpMethod::Put,
+        "DELETE" => HttpMethod::Delete,
+        other => unreachable!("the table of operations has no {other}"),
+    }
+}
+
+fn describe_operation(operation: &Operation) -> OperationBuilder {
+    let builder =
+        OperationBuilder::new().operation_id(Some(operation.id)).tag(operation.tag).summary(Some(operation.summary));
+    let mut statuses: Vec<_> = operation.error_kinds().map(ErrorKind::status).collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    statuses.into_iter().fold((operation.describe)(builder), |builder, status| {
+        let kinds: Vec<_> = operation.error_kinds().filter(|kind| kind.status() == status).collect();
+        builder.response(status.as_str(), error_response(operation, &kinds))
+    })
+}
+
+/// One response for all kinds of error that share a status, with an example of each.
+fn error_response(operation: &Operation, kinds: &[ErrorKind]) -> ResponseBuilder {
+    let meanings: Vec<_> = kinds.iter().map(|kind| format!("`{}`: {}", kind.error_type(), kind.meaning())).collect();
+    let examples = kinds.iter().map(|&kind| {
+        let problem = serde_json::to_value(example(operation, kind).problem()).expect("a problem always serialises");
+        (kind.error_type(), ExampleBuilder::new().summary(kind.title()).value(Some(problem)).build())
+    });
+    let content =
+        ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).examples_from_iter(examples).build();
+    let response = response(meanings.join(" ")).content(PROBLEM_JSON, content);
+    if kinds.iter().any(|kind| kind.status() == http::StatusCode::SERVICE_UNAVAILABLE) {
+        return response.header(
+            "Retry-After",
+            HeaderBuilder::new()
+                .schema(Some(integer(0, None)))
+                .description(Some("Seconds to wait before another try."))
+                .build(),
+        );
+    }
+    response
+}
+
+/// An error of that kind as the operation could answer it.
+fn example(operation: &Operation, kind: ErrorKind) -> ApiError {
+    let cause = || std::sync::Arc::new(std::io::Error::other("example"));
+    let id = UserId::new(42).expect("42 is positive");
+    match kind {
+        ErrorKind::MalformedQuery => ApiError::MalformedQuery("is not percent-encoded UTF-8 at \"%zz\"".to_owned()),
+        ErrorKind::MalformedJson => {
+            ApiError::MalformedJson("EOF while parsing an object at line 1 column 1".to_owned())
+        }
+        ErrorKind::UnreadableBody => ApiError::UnreadableBody(cause()),
+        ErrorKind::NotFound => ApiError::NotFound(id),
+        ErrorKind::UnknownPath => ApiError::UnknownPath("/docs/nothing.js".to_owned()),
+        ErrorKind::MethodNotAllowed => ApiError::MethodNotAllowed {
+            method: "PATCH".to_owned(),
+            path: operation.template,
+            allow: surface::allowed_methods(operation.template),
+        },
+        ErrorKind::BodyTooLarge => ApiError::BodyTooLarge,
+        ErrorKind::UnsupportedMediaType => ApiError::UnsupportedMediaType(Some("text/plain".to_owned())),
+        ErrorKind::Validation => ApiError::Validation(vec![example_field(operation)]),
+        ErrorKind::Simulated => ApiError::Simulated,
+        ErrorKind::StoreFailed => ApiError::StoreFailed(crate::store::StoreError::Failed(cause())),
+        ErrorKind::Panic => ApiError::Panic(Panicked("example".to_owned())),
+        ErrorKind::Internal => ApiError::Internal(cause()),
+        ErrorKind::Overloaded => ApiError::Overloaded,
+        ErrorKind::Starting => ApiError::Starting,
+        ErrorKind::Draining => ApiError::Draining,
+        ErrorKind::StoreUnavailable => ApiError::StoreUnavailable(crate::store::StoreError::Unavailable(cause())),
+        ErrorKind::Timeout => ApiError::Timeout(std::time::Duration::from_secs(10)),
+    }
+}
+
+fn example_field(operation: &Operation) -> FieldError {
+    match operation.id {
+        "list_users" => FieldError::new("limit", format!("must be an integer from 1 to {LIMIT_MAX}"), Some("0")),
+        "create_user" => FieldError::new("name", "must not be empty or blank", Some(" ")),
+        "update" => FieldError::new("users", format!("must be an integer from 0 to {}", i64::MAX), Some("-1")),
+        "cpu" => FieldError::new("value", "must be a number from 0 to 100", Some("101")),
+        _ => FieldError::new("id", format!("must be an integer from 1 to {}", i64::MAX), Some("abc")),
+    }
+}
+
+// ---- What each operation takes and gives ----
+
+pub(super) fn list_users(operation: OperationBuilder) -> OperationBuilder {
+    operation
+        .description(Some(
+            "Without `limit`, all users are streamed in bounded memory, however many there are. A listing that breaks \
+             off, because the database stopped answering half-way, ends without its last chunk.",
+        ))
+        .parameter(query("limit", integer(1, Some(i64::from(LIMIT_MAX))), false, "Users on a page.", json!(100)))
+        .parameter(query("after", integer(0, Some(i64::MAX)), false, "The last id seen: the page before.", json!(0)))
+        .response("200", json_response::<UserList<'_>>("The users, ordered by id."))
+}
+
+pub(super) fn create_user(operation: OperationBuilder) -> OperationBuilder {
+    user_input::<NewUserBody>(operation).response(
+        "201",
+        json_response::<UserBody<'_>>("The user, with its id.").header(
+            "Location",
+            HeaderBuilder::new()
+                .schema(Some(text(Some("uri-reference"))))
+                .description(Some("The new user's path."))
+                .build(),
+        ),
+    )
+}
+
+pub(super) fn get_user(operation: OperationBuilder) -> OperationBuilder {
+    operation.parameter(user_id()).response("200", json_response::<UserBody<'_>>("The user."))
+}
+
+pub(super) fn update_user(operation: OperationBuilder) -> OperationBuilder {
+    user_input::<UserChangeBody>(operation.parameter(user_id()))
+        .response("200", json_response::<UserBody<'_>>("The user as it now is."))
+}
+
+pub(super) fn delete_user(operation: OperationBuilder) -> OperationBuilder {
+    operation.parameter(user_id()).response("204", response("The user is deleted."))
+}
+
+pub(super) fn health(operation: OperationBuilder) -> OperationBuilder {
+    operation.response("200", json_response::<Health>("The process answers."))
+}
+
+pub(super) fn ready(operation: OperationBuilder) -> OperationBuilder {
+    operation.response("200", json_response::<Ready>("The store answers; traffic is welcome."))
+}
+
+pub(super) fn metrics(operation: OperationBuilder) -> OperationBuilder {
+    operation
+        .description(Some("Compressed with gzip when `Accept-Encoding` allows it. Scrapes are not counted."))
+        .response("200", text_response("All series of the registry.", CONTENT_TYPE_TEXT))
+}
+
+pub(super) fn slow(operation: OperationBuilder) -> OperationBuilder {
+    operation.response("200", json_response::<Slow>("How long the answer was held back."))
+}
+
+pub(super) fn error(operation: OperationBuilder) -> OperationBuilder {
+    // Its only answer is the error of the table.
+    operation
+}
+
+pub(super) fn update(operation: OperationBuilder) -> OperationBuilder {
+    operation
+        .parameter(query("users", integer(0, Some(i64::MAX)), true, "Active users.", json!(42)))
+        .response("200", json_response::<ActiveUsers>("The gauge as it now is."))
+}
+
+pub(super) fn cpu(operation: OperationBuilder) -> OperationBuilder {
+    let percent =
+        ObjectBuilder::new().schema_type(SchemaType::new(Type::Number)).minimum(Some(0)).maximum(Some(100)).build();
+    operation
+        .parameter(query("value", percent.into(), true, "CPU usage in percent.", json!(12.5)))
+        .response("200", json_response::<CpuUsage>("The gauge as it now is."))
+}
+
+pub(super) fn openapi_json(operation: OperationBuilder) -> OperationBuilder {
+    let object = ObjectBuilder::new().schema_type(SchemaType::new(Type::Object)).build();
+    let content = ContentBuilder::new().schema(Some(Schema::from(object))).build();
+    operation.response("200", response("This description.").content(JSON, content))
+}
+
+pub(super) fn docs(operation: OperationBuilder) -> OperationBuilder {
+    operation.response("200", text_response("Swagger UI.", "text/html"))
+}
+
+pub(super) fn docs_file(operation: OperationBuilder) -> OperationBuilder {
+    let file = ParameterBuilder::new()
+        .name("file")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .schema(Some(text(None)))
+        .example(Some(json!("swagger-ui.css")))
+        .build();
+    operation.parameter(file).response("200", text_response("The file.", "*/*"))
+}
+
+pub(super) fn landing(operation: OperationBuilder) -> OperationBuilder {
+    operation.response("200", text_response("The page.", "text/html; charset=utf-8"))
+}
+
+// ---- Pieces ----
+
+/// Every response carries its request id.
+fn response(description: impl Into<String>) -> ResponseBuilder {
+    let id =
+        HeaderBuilder::new().schema(Some(text(None))).description(Some("Identifies this request in the logs.")).build();
+    ResponseBuilder::new().description(description).header("X-Request-Id", id)
+}
+
+fn json_response<T: ToSchema>(description: &str) -> ResponseBuilder {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
+    response(description).content(JSON, content)
+}
+
+fn text_response(description: &str, media_type: &str) -> ResponseBuilder {
+    response(description).content(media_type, ContentBuilder::new().schema(Some(text(None))).build())
+}
+
+/// `name` and `email` as query parameters, or as a JSON body.
+fn user_input<T: ToSchema>(operation: OperationBuilder) -> OperationBuilder {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
+    operation
+        .description(Some(
+            "Each field is given either as a query parameter or in the JSON body; in both places is an error.",
+        ))
+        .parameter(query("name", text(None), false, "1 to 200 characters after trimming.", json!("John")))
+        .parameter(query("email", text(Some("email")), false, "At most 254 characters.", json!("john@example.com")))
+        .request_body(Some(RequestBodyBuilder::new().content(JSON, body).required(Some(Required::False)).build()))
+}
+
+fn user_id() -> ParameterBuilder {
+    ParameterBuilder::new()
+        .name("id")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("The user's id."))
+        .schema(Some(integer(1, Some(i64::MAX))))
+        .example(Some(json!(1)))
+}
+
+fn query(name: &str, schema: RefOr<Schema>, required: bool, description: &str, example: Value) -> ParameterBuilder {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(if required { Required::True } else { Required::False })
+        .description(Some(description))
+        .schema(Some(schema))
+        .example(Some(example))
+}
+
+fn integer(minimum: i64, maximum: Option<i64>) -> RefOr<Schema> {
+    let RefOr::T(Schema::Object(mut schema)) = i64::schema() else { unreachable!("an i64 is a plain schema") };
+    schema.minimum = Some(minimum.into());
+    schema.maximum = maximum.map(Into::into);
+    Schema::Object(schema).into()
+}
+
+fn text(format: Option<&str>) -> RefOr<Schema> {
+    let format = format.map(|format| utoipa::openapi::SchemaFormat::Custom(format.to_owned()));
+    ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).format(format).build().into()
+}

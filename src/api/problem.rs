@@ -1,0 +1,395 @@
+//! Every way in which a request can fail, and how it is said: a status, an `error_type` and problem+json (RFC 9457).
+//!
+//! [`ErrorKind`] is the closed set behind the `error_type` label. Handlers return an [`ApiError`]; this module alone
+//! turns one into a response, and counts nothing: the instrumentation reads the kind from the response.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::reply::Response;
+
+use crate::metrics::{ExpositionError, Failure};
+use crate::store::StoreError;
+
+/// Largest request body, in bytes.
+pub const BODY_MAX_BYTES: usize = 64 * 1024;
+
+/// What a client is asked to wait after a 503, in seconds: long enough to matter, short enough for a rolling restart.
+const RETRY_AFTER_SECONDS: u16 = 1;
+
+/// Longest piece of a client's own text that an error repeats, in characters.
+const SHOWN_MAX_CHARS: usize = 80;
+
+macro_rules! error_kinds {
+    ($($(#[doc = $doc:literal])+ $kind:ident = $status:ident, $error_type:literal, $title:literal;)+) => {
+        /// The kinds of failure: one per variant of [`ApiError`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ErrorKind {
+            $($(#[doc = $doc])+ $kind,)+
+        }
+
+        impl ErrorKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind),+];
+
+            /// The status it is answered with.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$kind => StatusCode::$status),+ }
+            }
+
+            /// The `error_type` label, and the fragment of the problem's `type`.
+            #[must_use]
+            pub const fn error_type(self) -> &'static str {
+                match self { $(Self::$kind => $error_type),+ }
+            }
+
+            /// The problem's `title`: the same for every occurrence.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$kind => $title),+ }
+            }
+
+            /// What it means, for the OpenAPI description.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$kind => concat!($($doc),+).trim()),+ }
+            }
+        }
+    };
+}
+
+error_kinds! {
+    /// The query string is no valid percent-encoded UTF-8.
+    MalformedQuery = BAD_REQUEST, "malformed_query", "Malformed query string";
+    /// The body is no JSON.
+    MalformedJson = BAD_REQUEST, "malformed_json", "Malformed JSON";
+    /// The body ended early or could not be read.
+    UnreadableBody = BAD_REQUEST, "unreadable_body", "Unreadable request body";
+    /// There is no user of that id.
+    NotFound = NOT_FOUND, "not_found", "User not found";
+    /// Nothing is served at that path.
+    UnknownPath = NOT_FOUND, "unknown_path", "Unknown path";
+    /// The path is served, but not with that method; `Allow` lists those it is served with.
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed";
+    /// The body is larger than 64 KiB.
+    BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Request body too large";
+    /// The body's content type is not `application/json`.
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type";
+    /// A value breaks the rules of its field; `errors` lists each.
+    Validation = UNPROCESSABLE_ENTITY, "validation", "Invalid input";
+    /// A test endpoint failed on purpose.
+    Simulated = INTERNAL_SERVER_ERROR, "simulated", "Simulated error";
+    /// The database refused or broke; nothing was changed.
+    StoreFailed = INTERNAL_SERVER_ERROR, "store_failed", "Storage failure";
+    /// A handler panicked; the service lives on.
+    Panic = INTERNAL_SERVER_ERROR, "panic", "Internal error";
+    /// A fault of the service itself.
+    Internal = INTERNAL_SERVER_ERROR, "internal", "Internal error";
+    /// More requests are being handled, or more writes are waiting, than the service takes at once.
+    Overloaded = SERVICE_UNAVAILABLE, "overloaded", "Overloaded";
+    /// The service is starting: the database is not open yet.
+    Starting = SERVICE_UNAVAILABLE, "starting", "Starting";
+    /// The service is stopping: requests in flight still finish.
+    Draining = SERVICE_UNAVAILABLE, "draining", "Draining";
+    /// The database does not answer; nothing was changed.
+    StoreUnavailable = SERVICE_UNAVAILABLE, "store_unavailable", "Storage unavailable";
+    /// The request was not done within its deadline; a write may still have been made.
+    Timeout = GATEWAY_TIMEOUT, "timeout", "Deadline exceeded";
+}
+
+/// Why a request failed, with what its answer needs to say.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ApiError {
+    /// [`ErrorKind::MalformedQuery`]: what is wrong, and where.
+    #[error("the query string {0}")]
+    MalformedQuery(String),
+    /// [`ErrorKind::MalformedJson`]: the parser's words.
+    #[error("the request body is not valid JSON: {0}")]
+    MalformedJson(String),
+    /// [`ErrorKind::UnreadableBody`].
+    #[error("the request body could not be read")]
+    UnreadableBody(#[source] Arc<dyn Error + Send + Sync>),
+    /// [`ErrorKind::NotFound`]: the id asked for.
+    #[error("there is no user with id {0}")]
+    NotFound(crate::users::UserId),
+    /// [`ErrorKind::UnknownPath`]: the path.
+    #[error("nothing is served at {}", shown(.0))]
+    UnknownPath(String),
+    /// [`ErrorKind::MethodNotAllowed`].
+    #[error("{path} is not served with the method {}; it is with {allow}", shown(.method))]
+    MethodNotAllowed {
+        /// The method.
+        method: String,
+        /// The route template.
+        path: &'static str,
+        /// The `Allow` header.
+        allow: String,
+    },
+    /// [`ErrorKind::BodyTooLarge`].
+    #[error("the request body is larger than {BODY_MAX_BYTES} bytes")]
+    BodyTooLarge,
+    /// [`ErrorKind::UnsupportedMediaType`]: the content type, if there is one.
+    #[error("the content type of the request body is {}; expected application/json",
+            .0.as_deref().map_or("missing".to_owned(), shown))]
+    UnsupportedMediaType(Option<String>),
+    /// [`ErrorKind::Validation`]: at least one field.
+    #[error("{}", sentence(.0))]
+    Validation(Vec<FieldError>),
+    /// [`ErrorKind::Simulated`].
+    #[error("this endpoint always fails, to show what a failure looks like")]
+    Simulated,
+    /// [`ErrorKind::Internal`].
+    #[error("the service failed to answer")]
+    Internal(#[source] Arc<dyn Error + Send + Sync>),
+    /// [`ErrorKind::Panic`]: the panic's message, for the log only.
+    #[error("the service failed to answer")]
+    Panic(#[source] Panicked),
+    /// [`ErrorKind::Overloaded`].
+    #[error("the service is at its limit; try again in {RETRY_AFTER_SECONDS} s")]
+    Overloaded,
+    /// [`ErrorKind::Starting`].
+    #[error("the service is starting; try again in {RETRY_AFTER_SECONDS} s")]
+    Starting,
+    /// [`ErrorKind::Draining`].
+    #[error("the service is stopping")]
+    Draining,
+    /// [`ErrorKind::StoreFailed`].
+    #[error("the database failed; nothing was changed")]
+    StoreFailed(#[source] StoreError),
+    /// [`ErrorKind::StoreUnavailable`].
+    #[error("the database does not answer; nothing was changed")]
+    StoreUnavailable(#[source] StoreError),
+    /// [`ErrorKind::Timeout`]: the deadline.
+    #[error("the request was not done within {} s; a write may still have been made", .0.as_secs_f64())]
+    Timeout(Duration),
+}
+
+/// What a panic said.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("a handler panicked: {0}")]
+pub struct Panicked(pub String);
+
+/// One field that broke its rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(example = json!({"field": "name", "message": "must not be empty or blank"}))]
+pub struct FieldError {
+    /// The field or parameter.
+    pub field: String,
+    /// What it must be, as the rest of a sentence that starts with the field.
+    pub message: String,
+    /// The value as it was given, for the sentence in `detail`.
+    #[serde(skip)]
+    pub value: Option<String>,
+}
+
+/// An error as RFC 9457 has it, sent as `application/problem+json`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Problem {
+    /// The kind of error, as a reference to its explanation: `/#` and its `error_type`.
+    #[serde(rename = "type")]
+    #[schema(format = "uri-reference", example = "/#validation")]
+    pub kind: String,
+    /// The kind in words, the same for every occurrence.
+    pub title: &'static str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    pub status: u16,
+    /// What is wrong with this request, in one sentence.
+    pub detail: String,
+    /// For 422: each field that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub errors: Option<Vec<FieldError>>,
+}
+
+impl ApiError {
+    /// The kind of this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::MalformedQuery(_) => ErrorKind::MalformedQuery,
+            Self::MalformedJson(_) => ErrorKind::MalformedJson,
+            Self::UnreadableBody(_) => ErrorKind::UnreadableBody,
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::UnknownPath(_) => ErrorKind::UnknownPath,
+            Self::MethodNotAllowed { .. } => ErrorKind::MethodNotAllowed,
+            Self::BodyTooLarge => ErrorKind::BodyTooLarge,
+            Self::UnsupportedMediaType(_) => ErrorKind::UnsupportedMediaType,
+            Self::Validation(_) => ErrorKind::Validation,
+            Self::Simulated => ErrorKind::Simulated,
+            Self::Internal(_) => ErrorKind::Internal,
+            Self::Panic(_) => ErrorKind::Panic,
+            Self::Overloaded => ErrorKind::Overloaded,
+            Self::Starting => ErrorKind::Starting,
+            Self::Draining => ErrorKind::Draining,
+            Self::StoreFailed(_) => ErrorKind::StoreFailed,
+            Self::StoreUnavailable(_) => ErrorKind::StoreUnavailable,
+            Self::Timeout(_) => ErrorKind::Timeout,
+        }
+    }
+
+    /// A single field that is wrong.
+    pub fn invalid(field: &str, message: impl ToString, value: Option<&str>) -> Self {
+        Self::Validation(vec![FieldError::new(field, message, value)])
+    }
+
+    /// The error as a client sees it.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let kind = self.kind();
+        let errors = match self {
+            Self::Validation(errors) => Some(errors.clone()),
+            _ => None,
+        };
+        Problem {
+            kind: format!("/#{}", kind.error_type()),
+            title: kind.title(),
+            status: kind.status().as_u16(),
+            detail: self.to_string(),
+            errors,
+        }
+    }
+
+    /// The response, with its kind and its causes attached for the instrumentation.
+    #[must_use]
+    pub fn into_response(self) -> Response {
+        let kind = self.kind();
+        let body = serde_json::to_vec(&self.problem()).expect("strings and numbers always serialise");
+        let mut response = Response::new(body.into());
+        *response.status_mut() = kind.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if kind.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if let Self::MethodNotAllowed { allow, .. } = &self {
+            headers.insert(ALLOW, HeaderValue::from_str(allow).expect("methods make a header value"));
+        }
+        let cause = self.source().map(|cause| cause_chain(cause).into());
+        response.extensions_mut().insert(Failure { error_type: kind.error_type(), cause });
+        response
+    }
+}
+
+impl FieldError {
+    /// A field, what it must be, and the value that was given.
+    pub fn new(field: &str, message: impl ToString, value: Option<&str>) -> Self {
+        Self { field: field.to_owned(), message: message.to_string(), value: value.map(str::to_owned) }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Overloaded => Self::Overloaded,
+            StoreError::Unavailable(_) => Self::StoreUnavailable(error),
+            StoreError::Failed(_) => Self::StoreFailed(error),
+        }
+    }
+}
+
+impl From<ExpositionError> for ApiError {
+    fn from(error: ExpositionError) -> Self {
+        Self::Internal(Arc::new(error))
+    }
+}
+
+/// Text of a client's, safe to repeat: quoted, escaped and cut.
+pub fn shown(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    quoted.extend(text.chars().take(SHOWN_MAX_CHARS).flat_map(char::escape_debug));
+    if text.chars().nth(SHOWN_MAX_CHARS).is_some() {
+        quoted.push('…');
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn sentence(errors: &[FieldError]) -> String {
+    let mut text = String::new();
+    for error in errors {
+        let separator = if text.is_empty() { "" } else { "; " };
+        let _ = write!(text, "{separator}{} {}", error.field, error.message);
+        if let Some(value) = &error.value {
+            let _ = write!(text, ", got {}", shown(value));
+        }
+    }
+    text
+}
+
+fn cause_chain(outermost: &dyn Error) -> String {
+    let mut text = outermost.to_string();
+    let mut next = outermost.source();
+    while let Some(cause) = next {
+        let _ = write!(text, ": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_distinct_snake_case_words_on_error_statuses() {
+        let mut seen = std::collections::BTreeSet::new();
+        for kind in ErrorKind::ALL {
+            let word = kind.error_type();
+            assert!(word.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{word}");
+            assert!(seen.insert(word), "{word} is used twice");
+            assert!(kind.status().as_u16() >= 400, "{word}");
+            assert!(!kind.meaning().is_empty(), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_validation_problem_names_each_field_and_value() {
+        let error = ApiError::Validation(vec![
+            FieldError::new("name", "must not be empty or blank", Some(" ")),
+            FieldError::new("email", "is missing", None),
+        ]);
+
+        let problem = serde_json::to_value(error.problem()).unwrap();
+
+        let expected = serde_json::json!({
+            "type": "/#validation",
+            "title": "Invalid input",
+            "status": 422,
+            "detail": "name must not be empty or blank, got \" \"; email is missing",
+            "errors": [
+                {"field": "name", "message": "must not be empty or blank"},
+                {"field": "email", "message": "is missing"},
+            ],
+        });
+        assert_eq!(problem, expected);
+    }
+
+    #[test]
+    fn text_of_clients_is_escaped_and_cut() {
+        assert_eq!(shown("a\nb\"c\0"), r#""a\nb\"c\0""#);
+        let long = shown(&"é".repeat(5000));
+        assert_eq!(long.chars().count(), SHOWN_MAX_CHARS + 3);
+        assert!(long.ends_with("…\""));
+    }
+
+    #[test]
+    fn causes_go_to_the_log_and_not_to_the_client() {
+        let disk = std::io::Error::other("disk on fire");
+        let error = ApiError::from(StoreError::Failed(Arc::new(disk)));
+        assert!(!error.problem().detail.contains("fire"));
+
+        let response = error.into_response();
+
+        let failure = response.extensions().get::<Failure>().unwrap();
+        assert_eq!(failure.error_type, "store_failed");
+        assert_eq!(failure.cause.as_deref(), Some("the database failed: disk on fire"));
+    }
+}

@@ -1,0 +1,195 @@
+//! The HTTP surface in one table: every operation's method, path template, documented statuses and errors.
+//!
+//! Routing (`api::routes`), metrics ([`route_table`]), OpenAPI (`api::openapi`) and `load` all read it, so they cannot
+//! disagree. HEAD is served wherever GET is and is not listed.
+
+use http::{Method, StatusCode};
+use utoipa::openapi::path::OperationBuilder;
+
+use super::openapi;
+use super::problem::ErrorKind;
+use crate::metrics::{Route, RouteTable};
+
+/// One method on one path.
+#[derive(Debug)]
+pub struct Operation {
+    /// Unique `snake_case` name: the `operationId`.
+    pub id: &'static str,
+    /// The method.
+    pub method: Method,
+    /// The path template.
+    pub template: &'static str,
+    /// Heading in the documentation.
+    pub tag: &'static str,
+    /// One line for the documentation.
+    pub summary: &'static str,
+    /// The status of success.
+    pub success: StatusCode,
+    /// Groups of errors that it may answer.
+    pub errors: &'static [&'static [ErrorKind]],
+    /// Adds parameters, body and the success response to its documentation.
+    pub describe: fn(OperationBuilder) -> OperationBuilder,
+}
+
+use ErrorKind::{
+    BodyTooLarge, Draining, Internal, MalformedJson, MalformedQuery, NotFound, Overloaded, Panic, Simulated, Starting,
+    StoreFailed, StoreUnavailable, Timeout, UnreadableBody, UnsupportedMediaType, Validation,
+};
+
+/// Any handler can be late or panic.
+const HANDLER: &[ErrorKind] = &[Panic, Timeout];
+/// Any handler but the probes and the scrape can be turned away under overload.
+const LIMITED: &[ErrorKind] = &[Overloaded];
+/// Whatever needs the database.
+const STORE: &[ErrorKind] = &[Starting, StoreUnavailable, StoreFailed];
+const QUERY: &[ErrorKind] = &[MalformedQuery, Validation];
+const BODY: &[ErrorKind] = &[MalformedJson, UnreadableBody, BodyTooLarge, UnsupportedMediaType];
+
+const OPERATIONAL: &str = "operation";
+const USERS: &str = "users";
+const TEST: &str = "test endpoints";
+const LEGACY: &str = "legacy";
+const DOCUMENTATION: &str = "documentation";
+
+macro_rules! operations {
+    ($($name:ident = $method:ident $template:literal, $tag:ident, $success:ident, $errors:expr, $describe:ident, $summary:literal;)+) => {
+        $(
+            #[doc = concat!("`", stringify!($method), " ", $template, "`: ", $summary)]
+            pub static $name: Operation = Operation {
+                id: stringify!($describe),
+                method: Method::$method,
+                template: $template,
+                tag: $tag,
+                summary: $summary,
+                success: StatusCode::$success,
+                errors: $errors,
+                describe: openapi::$describe,
+            };
+        )+
+
+        /// Every operation, in the order of the documentation.
+        pub static OPERATIONS: &[&Operation] = &[$(&$name),+];
+    };
+}
+
+operations! {
+    LIST_USERS = GET "/api/users", USERS, OK, &[HANDLER, LIMITED, STORE, QUERY], list_users,
+        "List users, ordered by id";
+    CREATE_USER = POST "/api/users", USERS, CREATED, &[HANDLER, LIMITED, STORE, QUERY, BODY], create_user,
+        "Create a user";
+    GET_USER = GET "/api/users/{id}", USERS, OK, &[HANDLER, LIMITED, STORE, &[Validation, NotFound]], get_user,
+        "Get a user";
+    UPDATE_USER = PUT "/api/users/{id}", USERS, OK, &[HANDLER, LIMITED, STORE, QUERY, BODY, &[NotFound]], update_user,
+        "Change a user's name, e-mail address or both";
+    DELETE_USER = DELETE "/api/users/{id}", USERS, NO_CONTENT, &[HANDLER, LIMITED, STORE, &[Validation, NotFound]],
+        delete_user, "Delete a user";
+    HEALTH = GET "/health", OPERATIONAL, OK, &[HANDLER], health,
+        "Liveness: the process answers; no dependency is asked";
+    READY = GET "/ready", OPERATIONAL, OK, &[HANDLER, &[Starting, Draining, StoreUnavailable, StoreFailed]], ready,
+        "Readiness: traffic is welcome";
+    METRICS = GET "/metrics", OPERATIONAL, OK, &[HANDLER, &[Internal]], metrics,
+        "The metrics, in Prometheus' text format";
+    SLOW = GET "/api/slow", TEST, OK, &[HANDLER, LIMITED], slow,
+        "Answer after a uniformly random 2 to 3 s";
+    ERROR = GET "/api/error", TEST, INTERNAL_SERVER_ERROR, &[HANDLER, LIMITED, &[Simulated]], error,
+        "Always fail";
+    UPDATE = GET "/update", LEGACY, OK, &[HANDLER, LIMITED, QUERY], update,
+        "Set app_active_users";
+    CPU = GET "/cpu", LEGACY, OK, &[HANDLER, LIMITED, QUERY], cpu,
+        "Set app_cpu_usage_percent";
+    OPENAPI = GET "/openapi.json", DOCUMENTATION, OK, &[HANDLER, LIMITED], openapi_json,
+        "This description";
+    DOCS = GET "/docs", DOCUMENTATION, OK, &[HANDLER, LIMITED], docs,
+        "Swagger UI";
+    DOCS_FILE = GET "/docs/{file}", DOCUMENTATION, OK, &[HANDLER, LIMITED, &[ErrorKind::UnknownPath]], docs_file,
+        "A file of Swagger UI";
+    LANDING = GET "/", DOCUMENTATION, OK, &[HANDLER, LIMITED], landing,
+        "A page that links to all of this";
+}
+
+impl Operation {
+    /// Whether it is served with this method.
+    #[must_use]
+    pub fn serves(&self, method: &Method) -> bool {
+        self.method == *method || (self.method == Method::GET && *method == Method::HEAD)
+    }
+
+    /// The errors that it may answer.
+    pub fn error_kinds(&self) -> impl Iterator<Item = ErrorKind> + '_ {
+        self.errors.iter().flat_map(|group| group.iter().copied())
+    }
+
+    /// Every status that it may answer, each once, in ascending order.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<u16> {
+        let mut statuses: Vec<u16> =
+            self.error_kinds().map(ErrorKind::status).chain([self.success]).map(|status| status.as_u16()).collect();
+        statuses.sort_unstable();
+        statuses.dedup();
+        statuses
+    }
+}
+
+/// The value of `Allow` for a template: every method that it is served with.
+#[must_use]
+pub fn allowed_methods(template: &str) -> String {
+    let served = |method: &Method| OPERATIONS.iter().any(|op| op.template == template && op.serves(method));
+    let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::PATCH];
+    methods.iter().filter(|method| served(method)).map(Method::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The templates with their documented statuses, for the instrumentation. The scrape itself is left out of the
+/// metrics: it would always see itself in progress.
+///
+/// # Panics
+///
+/// Never: the templates of the table are well-formed and grouped here.
+#[must_use]
+pub fn route_table() -> RouteTable {
+    let mut routes: Vec<(&str, Route)> = Vec::new();
+    for operation in OPERATIONS {
+        let index = routes.iter().position(|(template, _)| *template == operation.template).unwrap_or_else(|| {
+            routes.push((operation.template, Route::new(operation.template)));
+            routes.len() - 1
+        });
+        let (template, route) = routes.remove(index);
+        let route = if template == METRICS.template {
+            route.unrecorded(Method::GET).unrecorded(Method::HEAD)
+        } else {
+            route.answers(operation.method.clone(), operation.statuses())
+        };
+        routes.insert(index, (template, route));
+    }
+    RouteTable::new(routes.into_iter().map(|(_, route)| route)).expect("the templates of the table are well-formed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_is_documented_where_it_can_happen() {
+        // Answered outside every operation.
+        let elsewhere = [ErrorKind::UnknownPath, ErrorKind::MethodNotAllowed];
+        for kind in ErrorKind::ALL.iter().filter(|kind| !elsewhere.contains(kind)) {
+            let documented = OPERATIONS.iter().any(|operation| operation.error_kinds().any(|known| known == *kind));
+            assert!(documented, "no operation documents {kind:?}");
+        }
+    }
+
+    #[test]
+    fn allow_lists_head_wherever_get_is_served() {
+        assert_eq!(allowed_methods("/api/users"), "GET, HEAD, POST");
+        assert_eq!(allowed_methods("/api/users/{id}"), "GET, HEAD, PUT, DELETE");
+        assert_eq!(allowed_methods("/metrics"), "GET, HEAD");
+    }
+
+    #[test]
+    fn every_template_is_in_the_route_table_and_resolves_to_itself() {
+        let table = route_table();
+        for operation in OPERATIONS {
+            let path = operation.template.replace("{id}", "1").replace("{file}", "x.css");
+            assert_eq!(table.resolve(&path), operation.template);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The handlers of `/api/users`: parsed input in, a user or an [`ApiError`] out.
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use sync_wrapper::SyncStream;
+use utoipa::ToSchema;
+use warp::reply::{Reply, Response};
+
+use super::input::{Fields, decode_segment, integer};
+use super::problem::ApiError;
+use super::{App, json, surface};
+use crate::store::{StoreError, UserStore};
+use crate::users::{Email, NewUser, User, UserChange, UserId, UserName};
+
+/// Largest `limit` of a page.
+pub const LIMIT_MAX: u32 = 1000;
+
+/// Users read and held at once while all of them are listed.
+const CHUNK: u32 = 1000;
+
+/// The fields of a user that a client gives.
+const FIELDS: &[&str] = &["name", "email"];
+
+/// A user as clients see it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = User, example = json!({"id": 1, "name": "John", "email": "john@example.com"}))]
+pub struct UserBody<'a> {
+    /// Given by the service; grows and is never reused.
+    #[schema(value_type = i64, minimum = 1)]
+    pub id: UserId,
+    /// 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
+    pub name: &'a str,
+    /// A syntactically valid address; it need not be unique.
+    #[schema(format = "email", max_length = 254)]
+    pub email: &'a str,
+}
+
+impl<'a> From<&'a User> for UserBody<'a> {
+    fn from(user: &'a User) -> Self {
+        Self { id: user.id, name: user.name.as_str(), email: user.email.as_str() }
+    }
+}
+
+/// A listing: of a page, or of all users.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "users": [{"id": 1, "name": "John", "email": "john@example.com"}], "count": 1, "next": null
+}))]
+pub struct UserList<'a> {
+    /// Ordered by id.
+    pub users: Vec<UserBody<'a>>,
+    /// The length of `users`.
+    #[schema(minimum = 0)]
+    pub count: usize,
+    /// Only with `limit`: the `after` of the next page, or null on the last.
+    #[schema(value_type = Option<i64>, required = false)]
+    pub next: Option<UserId>,
+}
+
+/// A user to be created.
+#[derive(ToSchema)]
+#[schema(as = NewUser, example = json!({"name": "John", "email": "john@example.com"}))]
+#[allow(dead_code, reason = "the schema of what `create` parses field by field")]
+pub struct NewUserBody {
+    /// 1 to 200 characters after trimming, without control characters.
+    #[schema(min_length = 1)]
+    name: String,
+    /// A syntactically valid address of at most 254 characters.
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+}
+
+/// What to change: one field or both.
+#[derive(ToSchema)]
+#[schema(as = UserChange, example = json!({"email": "john@example.org"}))]
+#[allow(dead_code, reason = "the schema of what `update` parses field by field")]
+pub struct UserChangeBody {
+    /// 1 to 200 characters after trimming, without control characters.
+    #[schema(min_length = 1, nullable = false)]
+    name: Option<String>,
+    /// A syntactically valid address of at most 254 characters.
+    #[schema(format = "email", max_length = 254, nullable = false)]
+    email: Option<String>,
+}
+
+/// `GET /api/users`: one page with `limit`, else everything after `after`, streamed.
+pub async fn list(app: App, query: String) -> Result<Response, ApiError> {
+    let mut fields = Fields::from_query(&["limit", "after"], &query)?;
+    let limit = fields.optional("limit", |text| integer(text, 1..=LIMIT_MAX));
+    let after = fields.optional("after", |text| integer(text, 0..=i64::MAX)).unwrap_or(0);
+    fields.finish()?;
+    let store = app.store()?.clone();
+    match limit {
+        Some(limit) => page(&store, after, limit).await,
+        None => all(store, after).await,
+    }
+}
+
+async fn page(store: &UserStore, after: i64, limit: u32) -> Result<Response, ApiError> {
+    // One more than asked for tells whether there is a next page.
+    let mut users = store.page(after, limit + 1).await?;
+    let more = users.len() > limit as usize;
+    users.truncate(limit as usize);
+    let next = users.last().filter(|_| more).map(|user| user.id);
+    let users: Vec<UserBody<'_>> = users.iter().map(UserBody::from).collect();
+    Ok(json(StatusCode::OK, &UserList { count: users.len(), users, next }))
+}
+
+/// Lists everything in bounded memory: a chunk is read when the socket has taken the one before it. No read
+/// transaction stays open in between, so a slow client holds up nobody; a user that exists throughout is listed exactly
+/// once, because ids only grow.
+async fn all(store: UserStore, after: i64) -> Result<Response, ApiError> {
+    // The first chunk is read before the status is sent, so that a database that does not answer is a 503.
+    let first = store.page(after, CHUNK).await?;
+    let listing = Listing { store, next: Some(Chunk { users: first, head: true }), count: 0 };
+    let chunks = stream::unfold(listing, |mut listing| async move {
+        let chunk = listing.chunk().await.transpose()?;
+        Some((chunk, listing))
+    });
+    let mut response = warp::reply::stream(SyncStream::new(Box::pin(chunks))).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// A listing that is being sent.
+struct Listing {
+    store: UserStore,
+    /// What was read and not yet sent; `None` once the end was sent.
+    next: Option<Chunk>,
+    count: usize,
+}
+
+struct Chunk {
+    users: Vec<User>,
+    head: bool,
+}
+
+impl Listing {
+    /// The next piece of the body, or `None` after the last. An error breaks the body off, so that the client cannot
+    /// take a part for the whole.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let Some(Chunk { users, head }) = self.next.take() else { return Ok(None) };
+        let mut text = if head { br#"{"users":["#.to_vec() } else { Vec::new() };
+        for user in &users {
+            if self.count > 0 {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, &UserBody::from(user)).expect("strings and numbers always serialise");
+            self.count += 1;
+        }
+        match users.last() {
+            Some(last) if users.len() == CHUNK as usize => {
+                let users = self.store.page(last.id.get(), CHUNK).await.inspect_err(|error| {
+                    tracing::error!(cause = %error, sent = self.count, "a listing broke off");
+                })?;
+                self.next = Some(Chunk { users, head: false });
+            }
+            _ => text.extend_from_slice(format!(r#"],"count":{}}}"#, self.count).as_bytes()),
+        }
+        Ok(Some(text.into()))
+    }
+}
+
+/// `GET /api/users/{id}`.
+pub async fn get(app: App, id: String) -> Result<Response, ApiError> {
+    let id = parse_id(&id)?;
+    let user = app.store()?.user(id).await?.ok_or(ApiError::NotFound(id))?;
+    Ok(json(StatusCode::OK, &UserBody::from(&user)))
+}
+
+/// `POST /api/users`.
+pub async fn create(app: App, query: String, body: Vec<u8>) -> Result<Response, ApiError> {
+    let mut fields = fields(&query, &body)?;
+    let name = fields.required("name", str::parse::<UserName>);
+    let email = fields.required("email", str::parse::<Email>);
+    fields.finish()?;
+    let new = name.zip(email).map(|(name, email)| NewUser { name, email }).expect("no error means both were given");
+    let user = app.store()?.create(new).await?;
+
+    let mut response = json(StatusCode::CREATED, &UserBody::from(&user));
+    let location = surface::GET_USER.template.replace("{id}", &user.id.to_string());
+    let location = HeaderValue::try_from(location).expect("a path of ASCII makes a header value");
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+/// `PUT /api/users/{id}`.
+pub async fn update(app: App, id: String, query: String, body: Vec<u8>) -> Result<Response, ApiError> {
+    let id = parse_id(&id)?;
+    let mut fields = fields(&query, &body)?;
+    let change = UserChange {
+        name: fields.optional("name", str::parse::<UserName>),
+        email: fields.optional("email", str::parse::<Email>),
+    };
+    fields.finish()?;
+    if change.name.is_none() && change.email.is_none() {
+        return Err(ApiError::invalid("name or email", "must be given", None));
+    }
+    let user = app.store()?.update(id, change).await?.ok_or(ApiError::NotFound(id))?;
+    Ok(json(StatusCode::OK, &UserBody::from(&user)))
+}
+
+/// `DELETE /api/users/{id}`.
+pub async fn delete(app: App, id: String) -> Result<Response, ApiError> {
+    let id = parse_id(&id)?;
+    if !app.store()?.delete(id).await? {
+        return Err(ApiError::NotFound(id));
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn fields(query: &str, body: &[u8]) -> Result<Fields, ApiError> {
+    let fields = Fields::from_query(FIELDS, query)?;
+    if body.is_empty() { Ok(fields) } else { fields.and_json(FIELDS, body) }
+}
+
+fn parse_id(segment: &str) -> Result<UserId, ApiError> {
+    let text = decode_segment(segment).unwrap_or_else(str::to_owned);
+    text.parse().map_err(|error| ApiError::invalid("id", error, Some(&text)))
+}

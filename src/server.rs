@@ -1,0 +1,185 @@
+//! The running service: assembly, connections, and the order in which it ends.
+//!
+//! The end is a sequence: unready → (a pause for load balancers) → no new connections → requests in flight finish,
+//! within a limit → the store makes the writes that wait and closes.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use prometheus::Registry;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use warp::Filter;
+use warp::reply::Response;
+
+use crate::api::problem::ErrorKind;
+use crate::api::{self, App, Delays, Limits, surface};
+use crate::config::ServeConfig;
+use crate::metrics::{BuildInfo, Exposition, Red, ServiceMetrics};
+use crate::store::{OnCommit, OpenError, UserStore};
+
+/// How long a connection may take to send a request's head, idle time between requests included. Longer than the idle
+/// time-out of common load balancers (60 s), so that they close first and never race a closing connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Pause after the system refused a connection for lack of resources: trying again at once would only burn CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the service could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} (--listen, API_LISTEN)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said, such as that it is in use.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The metrics cannot be registered: a fault of the service itself.
+    #[error("cannot register the metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Listens on an address.
+///
+/// # Errors
+///
+/// When the port is taken, or the address is not one of this machine.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+}
+
+/// Runs the service until `shutdown` resolves and all is drained. It answers while the store is still opening.
+///
+/// Dropping the future ends it at once, as `kill -9` would: what was acknowledged is safe.
+///
+/// # Errors
+///
+/// When the store cannot be opened.
+pub async fn run(
+    listener: TcpListener,
+    config: ServeConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let registry = Registry::new();
+    let red = Red::register_with_errors(
+        &registry,
+        surface::route_table(),
+        ErrorKind::ALL.iter().map(|kind| kind.error_type()),
+    )?;
+    let metrics = ServiceMetrics::register(&registry, &red, build_info())?;
+    let limits = Limits { max_in_flight: config.max_in_flight, request_timeout: config.request_timeout };
+    let app = App::starting(limits, metrics.clone(), Exposition::new(registry), Delays::seeded(config.seed));
+    let service = red.instrument(api::routes(app.clone()));
+
+    let address = listener.local_addr().unwrap_or(config.listen);
+    tracing::info!(%address, "listening");
+    let (stop, stopped) = oneshot::channel();
+    // Dropped with this future, so that no connection outlives it.
+    let mut serving = JoinSet::new();
+    serving.spawn(serve(listener, service, stopped, config.drain_timeout));
+
+    let mut shutdown = std::pin::pin!(shutdown);
+    let opened = tokio::select! {
+        opened = UserStore::open(&config.database_url, count_commits(metrics)) => Some(opened?),
+        () = &mut shutdown => None,
+    };
+    if let Some(store) = &opened {
+        app.started(store.clone());
+        tracing::info!(database = %config.database_url, "ready");
+        shutdown.await;
+    }
+
+    tracing::info!("draining");
+    app.drain();
+    tokio::time::sleep(config.drain_delay).await;
+    let _ = stop.send(());
+    serving.join_next().await;
+    if let Some(store) = opened {
+        store.close().await;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn build_info() -> BuildInfo {
+    BuildInfo { version: env!("CARGO_PKG_VERSION"), revision: env!("BUILD_REVISION"), rustc: env!("BUILD_RUSTC") }
+}
+
+/// The store tells of each commit before it answers, so the counters never miss a write that a client knows of.
+fn count_commits(metrics: ServiceMetrics) -> OnCommit {
+    Arc::new(move |committed| {
+        metrics.add_registered(committed.created);
+        metrics.add_deleted(committed.deleted);
+        metrics.set_users(committed.users);
+    })
+}
+
+/// Accepts connections until told to stop, then lets requests in flight finish.
+async fn serve<F>(listener: TcpListener, service: F, mut stopped: oneshot::Receiver<()>, drain_timeout: Duration)
+where
+    F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
+{
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            // Takes finished connections out of the set.
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(graceful.watch(connection(stream, service.clone())));
+                }
+                Err(error) => {
+                    tracing::warn!(cause = %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    // From here on the system refuses new connections.
+    drop(listener);
+    if tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_err() {
+        while connections.try_join_next().is_some() {}
+        tracing::warn!(connections = connections.len(), "the drain timed out; connections are cut");
+    }
+    // Cut connections end as 499 each, recorded before the last metrics leave.
+    connections.shutdown().await;
+}
+
+fn connection<F>(
+    stream: TcpStream,
+    service: F,
+) -> http1::Connection<
+    TokioIo<TcpStream>,
+    impl hyper::service::HttpService<
+        hyper::body::Incoming,
+        ResBody = impl hyper::body::Body<Data = bytes::Bytes, Error = warp::Error> + use<F>,
+        Error = std::convert::Infallible,
+        Future = impl Send + use<F>,
+    > + use<F>,
+>
+where
+    F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
+{
+    // Small answers must not wait for the client's acknowledgement of the one before (Nagle's algorithm).
+    let _ = stream.set_nodelay(true);
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(warp::service(service)))
+}

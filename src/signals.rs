@@ -1,0 +1,80 @@
+//! SIGTERM and SIGINT: the first asks for a clean end, the second demands one at once.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+/// The process's signals, caught from [`Signals::catch`] on.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// A second signal; its number makes the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("ended at once by a second signal")]
+pub struct SecondSignal(i32);
+
+impl SecondSignal {
+    /// 128 + the signal's number, as shells do.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        u8::try_from(128 + self.0).unwrap_or(u8::MAX)
+    }
+}
+
+impl Signals {
+    /// Catches both from now on. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to install a handler.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        }
+    }
+
+    /// Runs `work` with a future that resolves at the first signal; a second signal abandons the work.
+    ///
+    /// # Errors
+    ///
+    /// When a second signal came before the work was done.
+    pub async fn guard<F, T>(mut self, work: impl FnOnce(Stop) -> F) -> Result<T, SecondSignal>
+    where
+        F: Future<Output = T>,
+    {
+        let (stop, stopped) = watch::channel(false);
+        let work = work(Stop(stopped));
+        let second = async {
+            self.next().await;
+            stop.send_replace(true);
+            SecondSignal(self.next().await.as_raw_value())
+        };
+        tokio::select! {
+            done = work => Ok(done),
+            signal = second => Err(signal),
+        }
+    }
+}
+
+/// Tells when the first signal has come.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Resolves at the first signal.
+    pub async fn requested(mut self) {
+        if self.0.wait_for(|stop| *stop).await.is_err() {
+            // The guard is gone, and this future with it.
+            std::future::pending().await
+        }
+    }
+}
