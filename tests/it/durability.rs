@@ -1,0 +1,1 @@
+//! The store, seen from outside: nothing acknowledged is lost, and listings stay small in memory.

@@ -1,0 +1,1 @@
+//! /metrics, seen from outside: what traffic leaves in it.

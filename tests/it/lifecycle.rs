@@ -1,0 +1,1 @@
+//! Start, drain and end of the process.
