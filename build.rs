@@ -1,5 +1,7 @@
 //! Finds out what is being built, for `api_build_info`: the source revision and the compiler.
 
+#![allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts through the environment")]
+
 use std::env;
 use std::process::Command;
 

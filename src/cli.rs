@@ -1,6 +1,9 @@
 //! The command line: sub-commands, flags, their environment variables and their help. Values are still raw text here;
 //! [`config`](crate::config) checks them.
 
+// Doc comments here are help texts: plain words, no markup.
+#![allow(clippy::doc_markdown, rustdoc::bare_urls)]
+
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};

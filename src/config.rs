@@ -104,7 +104,7 @@ impl TryFrom<&ServeArgs> for ServeConfig {
     type Error = ConfigError;
 
     fn try_from(args: &ServeArgs) -> Result<Self, ConfigError> {
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         Ok(Self {
             listen: parse(
                 "--listen (API_LISTEN)",
@@ -150,7 +150,7 @@ impl TryFrom<LoadArgs> for LoadConfig {
             duration: duration(
                 "--duration (LOAD_DURATION)",
                 &args.duration,
-                Duration::from_millis(1)..=Duration::from_secs(7 * 24 * 3600),
+                Duration::from_millis(1)..=Duration::from_hours(7 * 24),
             )?,
             concurrency: number("--concurrency (LOAD_CONCURRENCY)", &args.concurrency, 1..=100_000)?,
             seed: number("--seed (LOAD_SEED)", &args.seed, 0..=u64::MAX)?,
@@ -173,7 +173,7 @@ impl TryFrom<HealthcheckArgs> for HealthcheckConfig {
             timeout: duration(
                 "--timeout (HEALTHCHECK_TIMEOUT)",
                 &args.timeout,
-                Duration::from_millis(1)..=Duration::from_secs(3600),
+                Duration::from_millis(1)..=Duration::from_hours(1),
             )?,
         })
     }

@@ -3,6 +3,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod healthcheck;
+pub mod load;
 pub mod logs;
 pub mod metrics;
 pub mod server;

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use api_monitoring::cli::{self, Command};
-use api_monitoring::config::{ConfigError, HealthcheckConfig, LogConfig, ServeConfig};
-use api_monitoring::signals::{SecondSignal, Signals};
-use api_monitoring::{api, healthcheck, logs, server};
+use api_monitoring::config::{ConfigError, HealthcheckConfig, LoadConfig, LogConfig, ServeConfig};
+use api_monitoring::signals::{SecondSignal, Signals, Stop};
+use api_monitoring::{api, healthcheck, load, logs, server};
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -36,7 +36,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => serve(ServeConfig::try_from(&args)?, LogConfig::try_from(&args)?),
-        Command::Load(_) => Ok(()),
+        Command::Load(args) => load(args.try_into()?),
         Command::Healthcheck(args) => {
             let config = HealthcheckConfig::try_from(args)?;
             Ok(runtime()?.block_on(healthcheck::check(config))?)
@@ -50,12 +50,22 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 fn serve(config: ServeConfig, log: LogConfig) -> anyhow::Result<()> {
     let _logs = logs::start(log);
+    until_done_or_signalled(async |stop| {
+        let listener = server::bind(config.listen).await?;
+        Ok(server::run(listener, config, stop.requested()).await?)
+    })
+}
+
+fn load(config: LoadConfig) -> anyhow::Result<()> {
+    until_done_or_signalled(async |stop| Ok(load::run(config, stop).await?))
+}
+
+/// Runs work that ends cleanly at the first signal; a second one ends it at once.
+fn until_done_or_signalled(work: impl AsyncFnOnce(Stop) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let signals = Signals::catch().context("cannot catch signals")?;
-        let listener = server::bind(config.listen).await?;
-        let served = signals.guard(|stop| server::run(listener, config, stop.requested())).await;
-        anyhow::Ok(served??)
+        signals.guard(work).await?
     });
     // After a second signal, nothing is waited for.
     runtime.shutdown_background();

@@ -127,8 +127,8 @@ fn count_commits(metrics: ServiceMetrics) -> OnCommit {
     })
 }
 
-/// Accepts connections until told to stop, then lets requests in flight finish.
-async fn serve<F>(listener: TcpListener, service: F, mut stopped: oneshot::Receiver<()>, drain_timeout: Duration)
+/// Serves connections until told to stop, then lets requests in flight finish, for at most `drain_timeout`.
+pub async fn serve<F>(listener: TcpListener, service: F, mut stopped: oneshot::Receiver<()>, drain_timeout: Duration)
 where
     F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
 {

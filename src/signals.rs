@@ -47,10 +47,7 @@ impl Signals {
     /// # Errors
     ///
     /// When a second signal came before the work was done.
-    pub async fn guard<F, T>(mut self, work: impl FnOnce(Stop) -> F) -> Result<T, SecondSignal>
-    where
-        F: Future<Output = T>,
-    {
+    pub async fn guard<T>(mut self, work: impl AsyncFnOnce(Stop) -> T) -> Result<T, SecondSignal> {
         let (stop, stopped) = watch::channel(false);
         let work = work(Stop(stopped));
         let second = async {
@@ -74,7 +71,7 @@ impl Stop {
     pub async fn requested(mut self) {
         if self.0.wait_for(|stop| *stop).await.is_err() {
             // The guard is gone, and this future with it.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -93,8 +93,9 @@ mod tests {
 
     #[test]
     fn the_landing_page_loads_nothing_from_elsewhere() {
+        let without_icon = LANDING.replacen("<link rel=\"icon\" href=\"data:", "", 1);
         for forbidden in ["src=", "@import", "url(", "<link"] {
-            assert!(!LANDING.contains(forbidden), "{forbidden}");
+            assert!(!without_icon.contains(forbidden), "{forbidden}");
         }
     }
 

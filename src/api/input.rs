@@ -84,7 +84,7 @@ impl Fields {
     pub fn optional<T, E: fmt::Display>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         let index = self.given.iter().position(|(given, _)| given == name)?;
         let (_, value) = self.given.remove(index);
-        parse(&value).map_err(|error| self.errors.push(FieldError::new(name, error, Some(&value)))).ok()
+        parse(&value).map_err(|error| self.errors.push(FieldError::new(name, error.to_string(), Some(&value)))).ok()
     }
 
     /// The same, for a field that must be given.
@@ -225,6 +225,7 @@ mod tests {
 
     const KNOWN: &[&str] = &["name", "email"];
 
+    #[allow(clippy::unnecessary_wraps, reason = "has the shape of a parser")]
     fn as_is(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     }

@@ -141,6 +141,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// The whole service: every operation of [`surface::OPERATIONS`], and an answer for everything else.
+#[must_use]
 pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     let with_app = warp::any().map(move || app.clone());
     let app = || with_app.clone();

@@ -236,7 +236,7 @@ impl ApiError {
     }
 
     /// A single field that is wrong.
-    pub fn invalid(field: &str, message: impl ToString, value: Option<&str>) -> Self {
+    pub fn invalid(field: &str, message: impl Into<String>, value: Option<&str>) -> Self {
         Self::Validation(vec![FieldError::new(field, message, value)])
     }
 
@@ -280,8 +280,8 @@ impl ApiError {
 
 impl FieldError {
     /// A field, what it must be, and the value that was given.
-    pub fn new(field: &str, message: impl ToString, value: Option<&str>) -> Self {
-        Self { field: field.to_owned(), message: message.to_string(), value: value.map(str::to_owned) }
+    pub fn new(field: &str, message: impl Into<String>, value: Option<&str>) -> Self {
+        Self { field: field.to_owned(), message: message.into(), value: value.map(str::to_owned) }
     }
 }
 

@@ -13,7 +13,7 @@ use super::input::{Fields, decode_segment, integer};
 use super::problem::ApiError;
 use super::{App, json, surface};
 use crate::store::{StoreError, UserStore};
-use crate::users::{Email, NewUser, User, UserChange, UserId, UserName};
+use crate::users::{Email, Invalid, NewUser, User, UserChange, UserId, UserName};
 
 /// Largest `limit` of a page.
 pub const LIMIT_MAX: u32 = 1000;
@@ -220,5 +220,5 @@ fn fields(query: &str, body: &[u8]) -> Result<Fields, ApiError> {
 
 fn parse_id(segment: &str) -> Result<UserId, ApiError> {
     let text = decode_segment(segment).unwrap_or_else(str::to_owned);
-    text.parse().map_err(|error| ApiError::invalid("id", error, Some(&text)))
+    text.parse().map_err(|error: Invalid| ApiError::invalid("id", error.to_string(), Some(&text)))
 }

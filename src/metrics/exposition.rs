@@ -23,6 +23,7 @@ pub const CONTENT_TYPE_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// `GET` and `HEAD /metrics` for any warp service; every other request is rejected, so that `.or(service)` follows.
 ///
 /// Not wrapped by [`Red::instrument`](super::Red::instrument), scrapes are not counted as traffic.
+#[must_use]
 pub fn exposition(
     registry: Registry,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static {
@@ -40,6 +41,7 @@ pub fn exposition(
 }
 
 /// Extracts the `Accept-Encoding` header; one that is no text counts as absent.
+#[must_use]
 pub fn accept_encoding() -> impl Filter<Extract = (Option<String>,), Error = Infallible> + Clone + Send + Sync + 'static
 {
     warp::header::optional::<String>("accept-encoding").or(warp::any().map(|| None)).unify()
@@ -80,9 +82,6 @@ impl Exposition {
     ///
     /// When a family cannot be encoded.
     ///
-    /// # Panics
-    ///
-    /// Never: the semaphore is not closed.
     pub async fn reply(&self, accept_encoding: Option<&str>) -> Result<Response, ExpositionError> {
         let gzip = accept_encoding.is_some_and(accepts_gzip);
         let turn = Arc::clone(&self.turn).acquire_owned().await.expect("the semaphore is never closed");

@@ -494,7 +494,7 @@ mod tests {
 
         other.create(new_user("other")).await.unwrap();
 
-        tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::time::timeout(Duration::from_mins(1), async {
             while told.all().last().unwrap().users != 1 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

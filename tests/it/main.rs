@@ -1,5 +1,7 @@
 //! The product's promises, checked on the real binary over real sockets.
 
+#![allow(clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
+
 mod api;
 mod bad_input;
 mod cli;

@@ -299,3 +299,127 @@ pub fn encode(text: &str) -> String {
         encoded
     })
 }
+
+/// A failed answer as its client reads it (RFC 9457).
+#[derive(Debug, PartialEq)]
+pub struct Problem {
+    /// The fragment of `type`.
+    pub error_type: String,
+    pub detail: String,
+    /// The fields that `errors` names, in its order; empty without `errors`.
+    pub fields: Vec<String>,
+}
+
+impl Answer {
+    /// Reads the problem that a failed answer must be, and checks what all problems share.
+    pub fn problem(&self) -> Problem {
+        let json = self.json();
+        let text = |member: &str| json[member].as_str().unwrap_or_else(|| panic!("no text {member:?} in {json}"));
+        let fields: Vec<String> = json["errors"].as_array().into_iter().flatten().map(field_of).collect();
+        assert_eq!(self.header("content-type"), "application/problem+json", "{json}");
+        assert_ne!(self.header("x-request-id"), "", "{json}");
+        assert_eq!(json["status"], self.status.as_u16(), "the status is repeated in the body");
+        assert!(!text("title").is_empty() && !text("detail").is_empty(), "{json}");
+        assert_eq!(fields.is_empty(), self.status != 422, "422, and nothing else, lists fields: {json}");
+        let error_type = text("type").strip_prefix("/#").expect("a reference into the landing page").to_owned();
+        Problem { error_type, detail: text("detail").to_owned(), fields }
+    }
+
+    /// Parses an answer as it came over the wire, when the connection's end is the body's.
+    fn parse(bytes: &[u8]) -> Self {
+        let shown = String::from_utf8_lossy(bytes);
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no whole head of a response in {shown:?}"));
+        let mut lines = str::from_utf8(&bytes[..end]).unwrap().split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.parse::<reqwest::header::HeaderName>().unwrap(), value.parse().unwrap())
+        };
+        Self { status, headers: lines.map(header).collect(), body: bytes[end + 4..].to_vec() }
+    }
+}
+
+fn field_of(error: &Value) -> String {
+    let message = error["message"].as_str().unwrap_or_else(|| panic!("no message in {error}"));
+    assert!(!message.is_empty(), "{error}");
+    error["field"].as_str().unwrap_or_else(|| panic!("no field in {error}")).to_owned()
+}
+
+impl Server {
+    /// Sends bytes as they are and reads until the server closes, as it does after `Connection: close` or when it cannot
+    /// go on. Unlike [`Server::raw`], it leaves its own half of the connection open: a server may take its end for a
+    /// client that went away.
+    pub async fn exchange(&self, bytes: &[u8]) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        // A server that answers before it has read everything may close before everything is written.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        let _ = read.expect("an end of the answer");
+        Answer::parse(&answer)
+    }
+
+    /// Waits until that many requests are in progress on a route, whatever their method.
+    pub async fn in_progress(&self, route: &str, count: u32) {
+        let what = format!("{count} requests in progress on {route}");
+        eventually(&what, async || {
+            let now = self.metrics().await.sum("http_requests_in_progress", &[("route", route)]);
+            (now == f64::from(count)).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Runs a command to its end; killed when that does not come within [`PATIENCE`].
+pub async fn finished(command: Command) -> std::process::Output {
+    let mut command = tokio::process::Command::from(command);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    tokio::time::timeout(PATIENCE, output).await.expect("an end of the process").unwrap()
+}
+
+/// A running process that need not become ready; its stderr is kept line by line. Killed when it goes out of scope.
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line))
+        });
+        Self { child, lines }
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Waits for the first line that holds a text.
+    pub async fn line(&self, text: &str) -> String {
+        let find = || self.lines().into_iter().find(|line| line.contains(text));
+        eventually(&format!("a line with {text:?}"), async || find()).await
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for the process to end.
+    pub async fn exit(&mut self) -> ExitStatus {
+        let child = Mutex::new(&mut self.child);
+        eventually("the end of the process", async || child.lock().unwrap().try_wait().unwrap()).await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

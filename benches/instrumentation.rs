@@ -1,0 +1,136 @@
+//! What the instrumentation costs: throughput of `GET /api/users/{id}` with and without it, side by side in one run.
+//!
+//! Two servers with the same store answer in turn (off, on, off, on, …), each alone while it is measured. Each has a
+//! runtime with one worker, which the client keeps busy, so throughput is the inverse of the worker's time per request.
+//! The client is a bare loop over keep-alive connections in a thread of its own. Absolute figures mean little on a
+//! shared machine; the ratio is what counts. No log is written: both would pay the same for it.
+
+#![allow(missing_docs, clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
+
+use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api_monitoring::api::problem::ErrorKind;
+use api_monitoring::api::{self, App, Delays, Limits, surface};
+use api_monitoring::metrics::{BuildInfo, Exposition, Red, ServiceMetrics};
+use api_monitoring::server;
+use api_monitoring::store::UserStore;
+use api_monitoring::users::NewUser;
+use prometheus::Registry;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use warp::Filter;
+use warp::reply::Response;
+
+const ROUNDS: usize = 9;
+const ROUND: Duration = Duration::from_secs(2);
+const CONNECTIONS: usize = 16;
+const USERS: usize = 1000;
+
+fn main() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/users.db", folder.path().display()).parse().unwrap();
+    let storage = runtime();
+    let store = storage.block_on(UserStore::open(&url, Arc::new(|_| ()))).unwrap();
+    storage.block_on(fill(&store));
+
+    let (red, app) = assemble(store);
+    let off = Server::start(api::routes(app.clone()));
+    let on = Server::start(red.instrument(api::routes(app)));
+
+    round(off.address);
+    round(on.address);
+    let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (a, b) = (round(off.address), round(on.address));
+        without.push(a);
+        with.push(b);
+        ratios.push(b / a);
+    }
+    println!("GET /api/users/{{id}}, {CONNECTIONS} connections, {ROUNDS} rounds of {} s each", ROUND.as_secs());
+    print("requests/s without instrumentation", &mut without, 0);
+    print("requests/s with instrumentation", &mut with, 0);
+    print("ratio with / without", &mut ratios, 3);
+    assert!(red.finished_requests() > 0, "the instrumented server recorded what it answered");
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+async fn fill(store: &UserStore) {
+    let user = NewUser { name: "John".parse().unwrap(), email: "john@example.com".parse().unwrap() };
+    futures_util::future::try_join_all((0..USERS).map(|_| store.create(user.clone()))).await.unwrap();
+}
+
+fn assemble(store: UserStore) -> (Red, App) {
+    let registry = Registry::new();
+    let kinds = ErrorKind::ALL.iter().map(|kind| kind.error_type());
+    let red = Red::register_with_errors(&registry, surface::route_table(), kinds).unwrap();
+    let build = BuildInfo { version: "bench", revision: "bench", rustc: "bench" };
+    let metrics = ServiceMetrics::register(&registry, &red, build).unwrap();
+    let limits = Limits { max_in_flight: 1024, request_timeout: Duration::from_secs(10) };
+    let app = App::starting(limits, metrics, Exposition::new(registry), Delays::seeded(1));
+    app.started(store);
+    (red, app)
+}
+
+struct Server {
+    address: SocketAddr,
+    _runtime: Runtime,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Server {
+    fn start<F>(service: F) -> Self
+    where
+        F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
+    {
+        let runtime = runtime();
+        let listener = runtime.block_on(server::bind(([127, 0, 0, 1], 0).into())).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        runtime.spawn(server::serve(listener, service, stopped, Duration::ZERO));
+        Self { address, _runtime: runtime, _stop: stop }
+    }
+}
+
+/// Requests answered per second. One thread writes a request on every connection, then reads all the answers: while it
+/// handles one, the server has the others to do.
+fn round(address: SocketAddr) -> f64 {
+    let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for connection in &connections {
+        connection.set_nodelay(true).unwrap();
+    }
+    let mut buffer = [0; 4096];
+    let mut answered = 0_usize;
+    let started = Instant::now();
+    while started.elapsed() < ROUND {
+        for (number, connection) in connections.iter_mut().enumerate() {
+            let id = 1 + (answered + number) % USERS;
+            let request = format!("GET /api/users/{id} HTTP/1.1\r\nhost: bench\r\n\r\n");
+            connection.write_all(request.as_bytes()).unwrap();
+        }
+        for connection in &mut connections {
+            // An answer of this size arrives in one piece; its end is the end of the JSON object.
+            let mut length = 0;
+            while length == 0 || buffer[length - 1] != b'}' {
+                let read = connection.read(&mut buffer[length..]).unwrap();
+                assert!(read > 0, "the server closed the connection");
+                length += read;
+            }
+            assert!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..length]));
+            answered += 1;
+        }
+    }
+    answered as f64 / started.elapsed().as_secs_f64()
+}
+
+fn print(what: &str, values: &mut [f64], digits: usize) {
+    values.sort_by(f64::total_cmp);
+    let (low, median, high) = (values[0], values[values.len() / 2], values[values.len() - 1]);
+    println!("  {what:<36} median {median:.digits$}  (from {low:.digits$} to {high:.digits$})");
+}

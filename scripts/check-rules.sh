@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Holds whatever stands under prometheus/ against promtool: the configuration, the rules and their unit tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+shopt -s nullglob
+
+configs=(prometheus/*.yml)
+rules=(prometheus/rules/*.yml)
+tests=(prometheus/tests/*.test.yml)
+if [ $((${#configs[@]} + ${#rules[@]} + ${#tests[@]})) -eq 0 ]; then
+    echo "rules: nothing under prometheus/ to check"
+    exit 0
+fi
+
+promtool=${PROMTOOL:-$(command -v promtool || true)}
+promtool=${promtool:-target/tools/usr/bin/promtool}
+if [ ! -x "$promtool" ]; then
+    echo "rules: no promtool (run \`make tools\`, or set PROMTOOL); prometheus/ is left unchecked" >&2
+    [ "${CI:-}" != true ] || exit 1
+    exit 0
+fi
+for config in "${configs[@]}"; do
+    "$promtool" check config "$config"
+done
+[ ${#rules[@]} -eq 0 ] || "$promtool" check rules "${rules[@]}"
+[ ${#tests[@]} -eq 0 ] || "$promtool" test rules "${tests[@]}"

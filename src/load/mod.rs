@@ -1,0 +1,258 @@
+//! `load`: known, mixed traffic to a running API, and an exact report of what was sent and answered.
+//!
+//! Open loop: requests start at a steady rate whether or not earlier ones are answered, as real clients do; a slow
+//! server does not slow the traffic down and so cannot hide its latency.
+
+mod mix;
+mod report;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, Url};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::config::{LoadConfig, ReportTarget};
+use crate::signals::Stop;
+
+pub use mix::{Mix, Planned};
+pub use report::{Answer, NoAnswer, OperationReport, Quantiles, Report, Tally};
+
+/// After this, a request counts as unanswered: longer than the service's own deadline.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long reaching the target may take before the traffic starts.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the progress line moves.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Why no traffic could be sent, or its report not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Nothing listens there.
+    #[error("cannot reach {target} (--target, LOAD_TARGET)")]
+    Unreachable {
+        /// The base URL.
+        target: Url,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The HTTP client cannot be set up.
+    #[error("cannot set up the HTTP client")]
+    Client(#[from] reqwest::Error),
+    /// The report cannot be written.
+    #[error("cannot write the report to {path:?} (--report, LOAD_REPORT)")]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Sends traffic until the duration is over or `stop` resolves, waits for what is in flight, and writes the report: a
+/// table for people on stdout, and JSON where it was asked for.
+///
+/// # Errors
+///
+/// Before the first request when the target cannot be reached or the report not be written.
+pub async fn run(config: LoadConfig, stop: Stop) -> Result<(), LoadError> {
+    let report_file = match &config.report {
+        Some(ReportTarget::File(path)) => Some(ReportFile::create(path)?),
+        _ => None,
+    };
+    reach(&config.target).await?;
+    let report = send(&config, stop).await?;
+    let json = serde_json::to_string_pretty(&report).expect("numbers and strings always serialise") + "\n";
+    if let Some(file) = report_file {
+        file.finish(&json)?;
+    }
+    let text = if config.report == Some(ReportTarget::Stdout) { json } else { report.to_string() };
+    // A reader that went away (`| head`) is no failure of the run.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// A connection without a request, so that the service counts nothing.
+async fn reach(target: &Url) -> Result<(), LoadError> {
+    let unreachable = |source| LoadError::Unreachable { target: target.clone(), source };
+    let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let port = target.port_or_known_default().unwrap_or_default();
+    match timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await {
+        Ok(connected) => connected.map(drop).map_err(unreachable),
+        Err(_) => Err(unreachable(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+async fn send(config: &LoadConfig, stop: Stop) -> Result<Report, LoadError> {
+    let client = Client::builder()
+        // The service is measured, not a proxy on the way; and what it answers is counted, not what it points to.
+        .no_proxy()
+        .redirect(Policy::none())
+        .timeout(REQUEST_TIMEOUT)
+        // Shorter than the server keeps idle connections, so that none is used while it is being closed.
+        .pool_idle_timeout(REQUEST_TIMEOUT)
+        .build()?;
+    let tally = Arc::new(Mutex::new(Tally::default()));
+    let permits = Arc::new(Semaphore::new(config.concurrency));
+    let mut in_flight = JoinSet::new();
+    let progress = Progress::start(config, Arc::clone(&tally));
+
+    let started = Instant::now();
+    let end = started + config.duration;
+    let mut stopped = std::pin::pin!(stop.requested());
+    let mut interrupted = false;
+    for (number, request) in (0_u32..).zip(Mix::seeded(config.seed)) {
+        let due = started + Duration::from_secs_f64(f64::from(number) / config.rate);
+        if due >= end {
+            break;
+        }
+        let turn = async {
+            sleep_until(due).await;
+            Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed")
+        };
+        let permit = tokio::select! {
+            biased;
+            () = &mut stopped => { interrupted = true; break }
+            permit = timeout(end.saturating_duration_since(Instant::now()), turn) => match permit {
+                Ok(permit) => permit,
+                // Nothing could be started any more before the end.
+                Err(_) => break,
+            },
+        };
+        lock(&tally).started(&request, due.elapsed());
+        let (client, tally, target) = (client.clone(), Arc::clone(&tally), config.target.clone());
+        in_flight.spawn(async move {
+            let outcome = exchange(&client, &target, &request).await;
+            lock(&tally).ended(&request, outcome);
+            drop(permit);
+        });
+        // Takes finished requests out of the set.
+        while in_flight.try_join_next().is_some() {}
+    }
+    let sending = started.elapsed().min(config.duration);
+    while in_flight.join_next().await.is_some() {}
+    progress.finish();
+    let report = lock(&tally).report(config.target.to_string(), config.seed, config.rate, sending, interrupted);
+    Ok(report)
+}
+
+fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
+    // Counting does not panic half-way.
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends one request and reads its whole answer.
+async fn exchange(client: &Client, target: &Url, request: &Planned) -> Result<Answer, NoAnswer> {
+    let url = format!("{}{}", target.as_str().trim_end_matches('/'), request.path);
+    let mut builder = client.request(request.method.clone(), url);
+    if let Some((content_type, body)) = &request.body {
+        builder = builder.header(http::header::CONTENT_TYPE, *content_type).body(body.clone());
+    }
+    let started = Instant::now();
+    let response = builder.send().await.map_err(|error| reason(&error))?;
+    let latency = started.elapsed();
+    let status = response.status().as_u16();
+    let error_type = error_type(response).await?;
+    Ok(Answer { status, latency, error_type })
+}
+
+/// Reads the body; that of a failure names its kind in the fragment of `type`.
+async fn error_type(response: Response) -> Result<Option<String>, NoAnswer> {
+    let failed = response.status().as_u16() >= 400;
+    let body = response.bytes().await.map_err(|error| reason(&error))?;
+    if !failed {
+        return Ok(None);
+    }
+    let problem: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+    let kind = problem.as_ref().and_then(|problem| problem["type"].as_str()?.split_once('#'));
+    Ok(kind.map(|(_, kind)| kind.to_owned()))
+}
+
+fn reason(error: &reqwest::Error) -> NoAnswer {
+    match error {
+        error if error.is_timeout() => "timed out",
+        error if error.is_connect() => "could not connect",
+        error if error.is_body() || error.is_decode() => "the answer broke off",
+        _ => "the connection broke",
+    }
+}
+
+/// A line on the terminal that shows how the traffic goes; nothing where stderr is no terminal.
+struct Progress {
+    bar: ProgressBar,
+    moving: tokio::task::JoinHandle<()>,
+}
+
+impl Progress {
+    fn start(config: &LoadConfig, tally: Arc<Mutex<Tally>>) -> Self {
+        let millis = u64::try_from(config.duration.as_millis()).unwrap_or(u64::MAX);
+        let style = ProgressStyle::with_template("{elapsed_precise} [{bar:24}] {msg}");
+        let bar = ProgressBar::new(millis).with_style(style.expect("the template is well-formed"));
+        let moving = tokio::spawn({
+            let bar = bar.clone();
+            let started = Instant::now();
+            async move {
+                loop {
+                    tokio::time::sleep(PROGRESS_INTERVAL).await;
+                    bar.set_position(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).min(millis));
+                    bar.set_message(Self::message(&lock(&tally)));
+                }
+            }
+        });
+        Self { bar, moving }
+    }
+
+    fn message(tally: &Tally) -> String {
+        let (sent, answered, errors) = (tally.sent(), tally.answered(), tally.server_errors());
+        let p95 = tally.latency().p95 * 1e3;
+        format!("{sent} sent, {answered} answered, {errors} server errors, p95 {p95:.1} ms")
+    }
+
+    fn finish(self) {
+        self.moving.abort();
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A report file that appears whole or not at all: it is written beside its place and then moved there.
+struct ReportFile {
+    path: PathBuf,
+    partial: PathBuf,
+    file: std::fs::File,
+}
+
+impl ReportFile {
+    fn create(path: &Path) -> Result<Self, LoadError> {
+        let failed = |source| LoadError::Report { path: path.to_owned(), source };
+        if path.is_dir() {
+            return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let file = std::fs::File::create(&partial).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), partial: partial.into(), file })
+    }
+
+    fn finish(mut self, text: &str) -> Result<(), LoadError> {
+        let written = self.file.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&self.partial, &self.path));
+        written.map_err(|source| LoadError::Report { path: self.path.clone(), source })
+    }
+}
+
+impl Drop for ReportFile {
+    fn drop(&mut self) {
+        // Gone already where the report was written.
+        let _ = std::fs::remove_file(&self.partial);
+    }
+}
