@@ -3,6 +3,7 @@
 #![allow(clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
 
 mod api;
+mod architecture;
 mod bad_input;
 mod cli;
 mod contract;
@@ -10,4 +11,5 @@ mod durability;
 mod exposition;
 mod lifecycle;
 mod logs;
+mod readme;
 mod support;

@@ -13,6 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -368,6 +370,14 @@ impl Server {
             (now == f64::from(count)).then_some(())
         })
         .await;
+    }
+}
+
+impl Server {
+    /// Connects to its database file, as another program would.
+    pub async fn database(&self) -> SqliteConnection {
+        let file = self.folder.path().join("data/users.db");
+        SqliteConnectOptions::new().filename(file).connect().await.unwrap()
     }
 }
 
