@@ -536,7 +536,6 @@ async fn beyond_the_limit_of_requests_in_flight_the_answer_is_503_but_probes_get
             assert!(seconds >= 1);
         }
         assert!(probes.iter().all(|answer| answer.status == 200), "{probes:?}");
-        server.in_progress("/api/slow", 1).await;
     });
 
     assert_eq!(slow.status, 200, "the first is not disturbed");
