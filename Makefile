@@ -31,5 +31,5 @@ deny: ## Licences, sources and duplicate versions of the dependencies, where car
 	scripts/deny.sh
 
 bench: ## What being monitored costs, and what the service takes at rest
-	$(CARGO) bench --locked --bench instrumentation
+	$(CARGO) bench --locked --bench cost
 	scripts/footprint.sh

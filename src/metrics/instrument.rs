@@ -109,9 +109,11 @@ impl Observation {
         }
     }
 
-    fn log(&self, method: &str, route: &str, status: u16, latency_seconds: f64, cause: Option<&str>) {
+    fn log(&self, method: &str, route: &str, status: u16, seconds: f64, cause: Option<&str>) {
         let request_id = self.id.as_str();
-        tracing::info!(target: "http_request", method, route, status, latency_seconds, request_id, "request");
+        // Whole microseconds: more digits would only be noise to read.
+        let latency_ms = (seconds * 1e6).round() / 1e3;
+        tracing::info!(target: "http_request", method, route, status, latency_ms, request_id, "request");
         if let Some(cause) = cause {
             tracing::error!(target: "http_request", method, route, status, request_id, cause, "request failed");
         }

@@ -264,8 +264,11 @@ async fn a_panic_in_a_handler_is_answered_500_and_the_process_lives_on() {
     assert_eq!(answer.status, 500);
     assert_eq!(answer.problem().error_type, "panic");
     assert_eq!(answer.problem().detail, "the service failed to answer", "internals are for the log");
-    let panic = server.log_event("panic").await;
-    assert_eq!(panic["level"], "ERROR");
+    let panic = eventually("an event with a source location", async || {
+        server.log().into_iter().find(|event| event["location"].is_string())
+    })
+    .await;
+    assert_eq!((&panic["level"], &panic["message"]), (&json!("ERROR"), &json!("panic")), "{panic}");
     assert!(panic["location"].as_str().unwrap().starts_with("src/"), "{panic}");
     let failed = server.log_event("request failed").await;
     assert_eq!(failed["request_id"], answer.header("x-request-id"));

@@ -1,9 +1,12 @@
-//! What the instrumentation costs: throughput of `GET /api/users/{id}` with and without it, side by side in one run.
+//! What being monitored costs, side by side in one run.
 //!
-//! Two servers with the same store answer in turn (off, on, off, on, …), each alone while it is measured. Each has a
+//! **The instrumentation**: throughput of `GET /api/users/{id}` with and without it. Two servers with the same store answer in turn (off, on, off, on, …), each alone while it is measured. Each has a
 //! runtime with one worker, which the client keeps busy, so throughput is the inverse of the worker's time per request.
 //! The client is a bare loop over keep-alive connections in a thread of its own. Absolute figures mean little on a
 //! shared machine; the ratio is what counts. No log is written: both would pay the same for it.
+//!
+//! **A large scrape**: latency of `GET /health` while nobody scrapes, and while a registry of 100,000 series is scraped
+//! without a pause, on a runtime with one worker: if encoding held it up, requests would wait for tens of milliseconds.
 
 #![allow(missing_docs, clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
 
@@ -11,11 +14,12 @@ use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use api_monitoring::api::problem::ErrorKind;
 use api_monitoring::api::{self, App, Delays, Limits, surface};
-use api_monitoring::metrics::{BuildInfo, Exposition, Red, ServiceMetrics};
+use api_monitoring::metrics::{BuildInfo, Exposition, Red, ServiceMetrics, exposition};
 use api_monitoring::server;
 use api_monitoring::store::UserStore;
 use api_monitoring::users::NewUser;
@@ -29,6 +33,7 @@ const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 16;
 const USERS: usize = 1000;
+const SERIES: usize = 100_000;
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
@@ -37,6 +42,11 @@ fn main() {
     let store = storage.block_on(UserStore::open(&url, Arc::new(|_| ()))).unwrap();
     storage.block_on(fill(&store));
 
+    instrumentation(store);
+    large_scrape();
+}
+
+fn instrumentation(store: UserStore) {
     let (red, app) = assemble(store);
     let off = Server::start(api::routes(app.clone()));
     let on = Server::start(red.instrument(api::routes(app)));
@@ -96,6 +106,66 @@ impl Server {
         runtime.spawn(server::serve(listener, service, stopped, Duration::ZERO));
         Self { address, _runtime: runtime, _stop: stop }
     }
+}
+
+fn large_scrape() {
+    let registry = Registry::new();
+    let jobs = prometheus::IntGaugeVec::new(prometheus::Opts::new("jobs", "Jobs."), &["number"]).unwrap();
+    for number in 0..SERIES {
+        jobs.with_label_values(&[number.to_string().as_str()]).set(1);
+    }
+    registry.register(Box::new(jobs)).unwrap();
+    let health = warp::path!("health").map(|| Response::new("healthy".into()));
+    let unknown = warp::any().map(|| Response::new("unknown".into()));
+    let server = Server::start(exposition(registry).or(health).unify().or(unknown).unify());
+
+    let scraped = Arc::new(AtomicBool::new(true));
+    println!("GET /health on one worker, {SERIES} series behind /metrics");
+    print_latency("nobody scrapes", &mut latencies(server.address));
+    let scraper = std::thread::spawn({
+        let (scraped, address) = (Arc::clone(&scraped), server.address);
+        move || {
+            let mut bytes = 0;
+            let mut scrapes = 0;
+            while scraped.load(Ordering::Relaxed) {
+                let mut connection = TcpStream::connect(address).unwrap();
+                connection.write_all(b"GET /metrics HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n").unwrap();
+                bytes += connection.read_to_end(&mut Vec::new()).unwrap();
+                scrapes += 1;
+            }
+            (scrapes, bytes / scrapes)
+        }
+    });
+    print_latency("scraped without a pause", &mut latencies(server.address));
+    scraped.store(false, Ordering::Relaxed);
+    let (scrapes, bytes) = scraper.join().unwrap();
+    println!("  {scrapes} scrapes of {} KiB each meanwhile", bytes / 1024);
+}
+
+/// How long each of many requests takes, one after another.
+fn latencies(address: SocketAddr) -> Vec<Duration> {
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.set_nodelay(true).unwrap();
+    let mut buffer = [0; 4096];
+    let started = Instant::now();
+    let mut latencies = Vec::new();
+    while started.elapsed() < 3 * ROUND {
+        let sent = Instant::now();
+        connection.write_all(b"GET /health HTTP/1.1\r\nhost: bench\r\n\r\n").unwrap();
+        let read = connection.read(&mut buffer).unwrap();
+        assert!(buffer[..read].ends_with(b"healthy"));
+        latencies.push(sent.elapsed());
+        // A steady trickle: a client in a tight loop would measure how two threads share a core.
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    latencies
+}
+
+fn print_latency(what: &str, latencies: &mut [Duration]) {
+    latencies.sort();
+    let at = |per_mille: usize| latencies[(latencies.len() - 1) * per_mille / 1000].as_secs_f64() * 1e3;
+    let (p50, p99, worst) = (at(500), at(990), at(1000));
+    println!("  {what:<36} p50 {p50:.2} ms  p99 {p99:.2} ms  worst {worst:.2} ms  ({} requests)", latencies.len());
 }
 
 /// Requests answered per second. One thread writes a request on every connection, then reads all the answers: while it
