@@ -33,7 +33,7 @@ pub fn start(config: LogConfig) -> Logs {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = panic.payload_as_str().unwrap_or("no message");
-        tracing::error!(location, message, "panic");
+        tracing::error!(location, reason = message, "panic");
     }));
     Logs { dropped, _writer: guard }
 }

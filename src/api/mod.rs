@@ -34,6 +34,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
+use crate::metrics::names::UNMATCHED;
 use crate::metrics::{Exposition, ServiceMetrics, Template, accept_encoding};
 use crate::store::UserStore;
 use problem::{ApiError, Panicked};
@@ -282,23 +283,17 @@ fn header(
 
 /// Whatever no operation serves: 404 for an unknown path, 405 for a known one.
 fn unmatched() -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
-    let templates: Arc<[(&'static str, Template)]> = surface::OPERATIONS
-        .iter()
-        .map(|operation| {
-            (operation.template, Template::parse(operation.template).expect("the templates are well-formed"))
-        })
-        .collect();
+    let table = Arc::new(surface::route_table());
     warp::method().and(warp::path::full()).map(move |method: Method, path: FullPath| {
-        let known = templates.iter().find(|(_, template)| template.matches(path.as_str()));
-        match known {
-            Some((template, _)) => ApiError::MethodNotAllowed {
+        let error = match table.resolve(path.as_str()) {
+            UNMATCHED => ApiError::UnknownPath(path.as_str().to_owned()),
+            template => ApiError::MethodNotAllowed {
                 method: method.to_string(),
-                path: template,
+                path: template.to_owned(),
                 allow: surface::allowed_methods(template),
             },
-            None => ApiError::UnknownPath(path.as_str().to_owned()),
-        }
-        .into_response()
+        };
+        error.into_response()
     })
 }
 
@@ -309,4 +304,115 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::metrics::{BuildInfo, Red};
+
+    fn starting(limits: Limits) -> (App, Red) {
+        let registry = Registry::new();
+        let red = Red::register(&registry, surface::route_table()).unwrap();
+        let build = BuildInfo { version: "test", revision: "test", rustc: "test" };
+        let metrics = ServiceMetrics::register(&registry, &red, build).unwrap();
+        (App::starting(limits, metrics, Exposition::new(registry), Delays::seeded(1)), red)
+    }
+
+    fn limits() -> Limits {
+        Limits { max_in_flight: 10, request_timeout: Duration::from_secs(10) }
+    }
+
+    /// The status, and the kind of error that the problem document names.
+    async fn ask(
+        service: &(impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static),
+        path: &str,
+    ) -> (u16, String) {
+        let response = warp::test::request().path(path).reply(service).await;
+        let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+        let kind = body["type"].as_str().unwrap_or_default().trim_start_matches("/#").to_owned();
+        (response.status().as_u16(), kind)
+    }
+
+    fn failure(status: u16, kind: &str) -> (u16, String) {
+        (status, kind.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_starting_answers_what_needs_no_store() {
+        let (app, _) = starting(limits());
+        let service = routes(app.clone());
+
+        for path in ["/health", "/metrics", "/openapi.json", "/"] {
+            assert_eq!(ask(&service, path).await.0, 200, "{path}");
+        }
+        for path in ["/ready", "/api/users", "/api/users/1"] {
+            assert_eq!(ask(&service, path).await, failure(503, "starting"), "{path}");
+        }
+
+        let store = UserStore::open(&"sqlite::memory:".parse().unwrap(), Arc::new(|_| ())).await.unwrap();
+        app.started(store);
+
+        assert_eq!(ask(&service, "/ready").await.0, 200);
+        assert_eq!(ask(&service, "/api/users").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_closed_makes_the_service_unready() {
+        let (app, _) = starting(limits());
+        let store = UserStore::open(&"sqlite::memory:".parse().unwrap(), Arc::new(|_| ())).await.unwrap();
+        app.started(store.clone());
+        let service = routes(app);
+
+        store.close().await;
+
+        assert_eq!(ask(&service, "/ready").await, failure(503, "store_unavailable"));
+        assert_eq!(ask(&service, "/health").await.0, 200, "liveness asks no dependency");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_a_500_and_the_next_request_is_answered() {
+        let (app, red) = starting(limits());
+        let panicking = warp::path("panic").then({
+            let app = app.clone();
+            move || {
+                let app = app.clone();
+                async move { app.answer(async { panic!("boom") }).await }
+            }
+        });
+        let service = red.instrument(panicking.or(routes(app)).unify());
+
+        assert_eq!(ask(&service, "/panic").await, failure(500, "panic"));
+
+        assert_eq!(ask(&service, "/health").await.0, 200);
+        assert_eq!(red.finished_requests(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_past_its_deadline_is_a_504() {
+        let (app, _) = starting(Limits { request_timeout: Duration::from_secs(1), ..limits() });
+
+        assert_eq!(ask(&routes(app), "/api/slow").await, failure(504, "timeout"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_service_turns_requests_away_and_still_answers_its_probes() {
+        let (app, _) = starting(Limits { max_in_flight: 1, ..limits() });
+        let service = routes(app);
+
+        let (slow, turned_away, health, metrics) = tokio::join!(
+            ask(&service, "/api/slow"),
+            ask(&service, "/api/error"),
+            ask(&service, "/health"),
+            ask(&service, "/metrics")
+        );
+
+        assert_eq!(slow.0, 200);
+        assert_eq!(turned_away, failure(503, "overloaded"));
+        assert_eq!((health.0, metrics.0), (200, 200));
+        assert_eq!(ask(&service, "/api/error").await, failure(500, "simulated"), "there is room again");
+    }
 }

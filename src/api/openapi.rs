@@ -126,7 +126,7 @@ fn example(operation: &Operation, kind: ErrorKind) -> ApiError {
         ErrorKind::UnknownPath => ApiError::UnknownPath("/docs/nothing.js".to_owned()),
         ErrorKind::MethodNotAllowed => ApiError::MethodNotAllowed {
             method: "PATCH".to_owned(),
-            path: operation.template,
+            path: operation.template.to_owned(),
             allow: surface::allowed_methods(operation.template),
         },
         ErrorKind::BodyTooLarge => ApiError::BodyTooLarge,

@@ -128,7 +128,7 @@ pub enum ApiError {
         /// The method.
         method: String,
         /// The route template.
-        path: &'static str,
+        path: String,
         /// The `Allow` header.
         allow: String,
     },

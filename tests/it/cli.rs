@@ -19,6 +19,9 @@ struct Run {
     folder: TempDir,
 }
 
+/// Arguments, environment, and the reason for the case.
+type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+
 /// Runs the binary in an empty folder, with no other environment than is given.
 async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Run {
     let folder = tempfile::tempdir().unwrap();
@@ -238,7 +241,7 @@ async fn a_secret_is_never_printed() {
     std::fs::write(&file, url).unwrap();
     let file = file.to_str().unwrap();
     let environment = [("DATABASE_URL", url), ("RUST_LOG", "trace")];
-    let cases: [(&[&str], &[(&str, &str)], &str); 11] = [
+    let cases: [Case<'_>; 11] = [
         (&[], &environment, "by default"),
         (&["serve"], &environment, "on its own command"),
         (&["serve", "--help"], &environment, "in the help of serve, which shows values of the environment"),
@@ -263,7 +266,7 @@ async fn a_secret_is_never_printed() {
 async fn a_password_in_the_url_of_the_health_check_is_never_printed() {
     let nobody = unused_address();
     let url = format!("http://u:hunter2@{}/health", nobody.0);
-    let cases: [(&[&str], &[(&str, &str)], &str); 4] = [
+    let cases: [Case<'_>; 4] = [
         (&["healthcheck", "--url", &url], &[], "when nothing answers"),
         (&["healthcheck"], &[("HEALTHCHECK_URL", &url)], "the same, from the environment"),
         (&["healthcheck", "--help"], &[("HEALTHCHECK_URL", &url)], "in the help, which shows values"),
@@ -384,7 +387,7 @@ async fn the_address_that_port_0_took_is_logged() {
 async fn a_health_check_succeeds_where_the_service_answers() {
     let server = Server::start().await;
     let url = server.url("/health");
-    let cases: [(&[&str], &[(&str, &str)], &str); 3] = [
+    let cases: [Case<'_>; 3] = [
         (&["healthcheck", "--url", &url], &[], "by flag"),
         (&["healthcheck"], &[("HEALTHCHECK_URL", &url)], "by variable"),
         (
