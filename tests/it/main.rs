@@ -10,6 +10,7 @@ mod contract;
 mod durability;
 mod exposition;
 mod lifecycle;
+mod load;
 mod logs;
 mod readme;
 mod support;
