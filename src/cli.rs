@@ -81,7 +81,13 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Base URL of the API
-    #[arg(long, env = "LOAD_TARGET", value_name = "URL", default_value = "http://127.0.0.1:8000")]
+    #[arg(
+        long,
+        env = "LOAD_TARGET",
+        value_name = "URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8000"
+    )]
     pub target: String,
 
     /// Requests started per second, evenly spaced, whether or not earlier ones are answered
@@ -109,7 +115,13 @@ pub struct LoadArgs {
 #[derive(Debug, Args)]
 pub struct HealthcheckArgs {
     /// What to ask
-    #[arg(long, env = "HEALTHCHECK_URL", value_name = "URL", default_value = "http://127.0.0.1:8000/health")]
+    #[arg(
+        long,
+        env = "HEALTHCHECK_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8000/health"
+    )]
     pub url: String,
 
     /// How long to wait for the answer

@@ -217,9 +217,14 @@ fn log_format(value: &str) -> Result<LogFormat, ConfigError> {
 }
 
 fn http_url(setting: &'static str, value: &str) -> Result<Url, ConfigError> {
+    const EXPECTED: &str = "expected a URL such as http://127.0.0.1:8000, without user name and password";
+    if value.contains('@') {
+        // What stands before it may be a password.
+        return Err(ConfigError { setting, value: String::new(), reason: EXPECTED.to_owned() });
+    }
     let url: Option<Url> = value.parse().ok();
     url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or_else(|| refused(setting, value, "expected a URL such as http://127.0.0.1:8000"))
+        .ok_or_else(|| refused(setting, value, EXPECTED))
 }
 
 /// The database URL, from the setting itself or from a file. Its value is never repeated: it may hold a password.

@@ -1,12 +1,18 @@
 //! The `api-monitoring` binary: parse, run, exit code. The only place that prints a fatal error.
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::Context;
 use api_monitoring::cli::{self, Command};
 use api_monitoring::config::{ConfigError, HealthcheckConfig, LoadConfig, LogConfig, ServeConfig};
 use api_monitoring::signals::{SecondSignal, Signals, Stop};
 use api_monitoring::{api, healthcheck, load, logs, server};
+
+/// How long the end of the process waits for its last words to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -20,10 +26,20 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("api-monitoring: {error:#}");
+            say(format!("api-monitoring: {error:#}\n"));
             exit_code(&error)
         }
     }
+}
+
+/// Writes to stderr, as far as somebody reads it: neither a closed nor a full pipe may keep the process from ending.
+fn say(text: String) {
+    let (written, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        let _ = written.send(());
+    });
+    let _ = done.recv_timeout(LAST_WORDS);
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -42,8 +58,11 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(runtime()?.block_on(healthcheck::check(config))?)
         }
         Command::Openapi => {
-            print!("{}", api::openapi::to_json());
-            Ok(())
+            match std::io::stdout().write_all(api::openapi::to_json().as_bytes()) {
+                // Whoever read it has seen enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                written => written.context("cannot write the description"),
+            }
         }
     }
 }

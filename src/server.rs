@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Uri};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use prometheus::Registry;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use warp::Filter;
@@ -132,6 +134,9 @@ pub async fn serve<F>(listener: TcpListener, service: F, mut stopped: oneshot::R
 where
     F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
 {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let service = TowerToHyperService::new(warp::service(service));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
@@ -142,7 +147,12 @@ where
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(graceful.watch(connection(stream, service.clone())));
+                    // Small answers must not wait for the client's acknowledgement of the one before (Nagle's
+                    // algorithm).
+                    let _ = stream.set_nodelay(true);
+                    let service = service.clone();
+                    let service = service_fn(move |request| service.call(with_path(request)));
+                    connections.spawn(graceful.watch(http.serve_connection(TokioIo::new(stream), service)));
                 }
                 Err(error) => {
                     tracing::warn!(cause = %error, "cannot accept a connection");
@@ -161,25 +171,11 @@ where
     connections.shutdown().await;
 }
 
-fn connection<F>(
-    stream: TcpStream,
-    service: F,
-) -> http1::Connection<
-    TokioIo<TcpStream>,
-    impl hyper::service::HttpService<
-        hyper::body::Incoming,
-        ResBody = impl hyper::body::Body<Data = bytes::Bytes, Error = warp::Error> + use<F>,
-        Error = std::convert::Infallible,
-        Future = impl Send + use<F>,
-    > + use<F>,
->
-where
-    F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
-{
-    // Small answers must not wait for the client's acknowledgement of the one before (Nagle's algorithm).
-    let _ = stream.set_nodelay(true);
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(warp::service(service)))
+/// Gives a request without a path (`CONNECT host:port`, or a target without its slash) the path `*`, which no route
+/// serves: warp's path filters panic where there is none, and such a request must be answered and counted too.
+fn with_path<B>(mut request: Request<B>) -> Request<B> {
+    if request.uri().path_and_query().is_none() {
+        *request.uri_mut() = Uri::from_static("*");
+    }
+    request
 }

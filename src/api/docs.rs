@@ -8,6 +8,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use utoipa_swagger_ui::Config;
 use warp::reply::Response;
 
+use super::input::decode_segment;
 use super::problem::ApiError;
 use super::{App, openapi, surface};
 
@@ -60,7 +61,7 @@ pub async fn swagger_ui(app: App) -> Result<Response, ApiError> {
 
 /// `GET /docs/{file}`.
 pub async fn swagger_file(app: App, file: String) -> Result<Response, ApiError> {
-    let known = app.docs().swagger_file(&file);
+    let known = decode_segment(&file).ok().and_then(|name| app.docs().swagger_file(&name));
     let (bytes, content_type) =
         known.ok_or_else(|| ApiError::UnknownPath(surface::DOCS_FILE.template.replace("{file}", &file)))?;
     Ok(document(bytes, &content_type))

@@ -19,7 +19,7 @@ use super::health::{Health, Ready};
 use super::legacy::{ActiveUsers, CpuUsage};
 use super::problem::{ApiError, ErrorKind, FieldError, Panicked, Problem};
 use super::surface::{self, OPERATIONS, Operation};
-use super::users::{LIMIT_MAX, NewUserBody, UserBody, UserChangeBody, UserList};
+use super::users::{LIMIT_MAX, UserBody, UserFieldsBody, UserList};
 use crate::metrics::CONTENT_TYPE_TEXT;
 use crate::users::UserId;
 
@@ -53,8 +53,7 @@ pub fn describe() -> OpenApi {
     let components = ComponentsBuilder::new()
         .schema_from::<UserBody<'_>>()
         .schema_from::<UserList<'_>>()
-        .schema_from::<NewUserBody>()
-        .schema_from::<UserChangeBody>()
+        .schema_from::<UserFieldsBody>()
         .schema_from::<Health>()
         .schema_from::<Ready>()
         .schema_from::<Slow>()
@@ -168,7 +167,7 @@ pub(super) fn list_users(operation: OperationBuilder) -> OperationBuilder {
 }
 
 pub(super) fn create_user(operation: OperationBuilder) -> OperationBuilder {
-    user_input::<NewUserBody>(operation).response(
+    user_input(operation, "Both fields must be given.").response(
         "201",
         json_response::<UserBody<'_>>("The user, with its id.").header(
             "Location",
@@ -185,7 +184,7 @@ pub(super) fn get_user(operation: OperationBuilder) -> OperationBuilder {
 }
 
 pub(super) fn update_user(operation: OperationBuilder) -> OperationBuilder {
-    user_input::<UserChangeBody>(operation.parameter(user_id()))
+    user_input(operation.parameter(user_id()), "One field or both must be given.")
         .response("200", json_response::<UserBody<'_>>("The user as it now is."))
 }
 
@@ -274,14 +273,14 @@ fn text_response(description: &str, media_type: &str) -> ResponseBuilder {
 }
 
 /// `name` and `email` as query parameters, or as a JSON body.
-fn user_input<T: ToSchema>(operation: OperationBuilder) -> OperationBuilder {
-    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
+fn user_input(operation: OperationBuilder, rule: &str) -> OperationBuilder {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(UserFieldsBody::name()))).build();
     operation
-        .description(Some(
-            "Each field is given either as a query parameter or in the JSON body; in both places is an error.",
-        ))
+        .description(Some(format!(
+            "{rule} Each is given either as a query parameter or in the JSON body; in both places is an error."
+        )))
         .parameter(query("name", text(None), false, "1 to 200 characters after trimming.", json!("John")))
-        .parameter(query("email", text(Some("email")), false, "At most 254 characters.", json!("john@example.com")))
+        .parameter(query("email", text(Some("idn-email")), false, "At most 254 characters.", json!("john@example.com")))
         .request_body(Some(RequestBodyBuilder::new().content(JSON, body).required(Some(Required::False)).build()))
 }
 

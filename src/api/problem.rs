@@ -26,6 +26,9 @@ const RETRY_AFTER_SECONDS: u16 = 1;
 /// Longest piece of a client's own text that an error repeats, in characters.
 const SHOWN_MAX_CHARS: usize = 80;
 
+/// Most faults that one error lists; the others are only counted, so that an answer cannot outgrow its request.
+const FAULTS_MAX: usize = 8;
+
 macro_rules! error_kinds {
     ($($(#[doc = $doc:literal])+ $kind:ident = $status:ident, $error_type:literal, $title:literal;)+) => {
         /// The kinds of failure: one per variant of [`ApiError`].
@@ -203,7 +206,7 @@ pub struct Problem {
     pub status: u16,
     /// What is wrong with this request, in one sentence.
     pub detail: String,
-    /// For 422: each field that is wrong.
+    /// For 422: the fields that are wrong, the first 8 at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub errors: Option<Vec<FieldError>>,
@@ -245,7 +248,7 @@ impl ApiError {
     pub fn problem(&self) -> Problem {
         let kind = self.kind();
         let errors = match self {
-            Self::Validation(errors) => Some(errors.clone()),
+            Self::Validation(errors) => Some(errors.iter().take(FAULTS_MAX).cloned().collect()),
             _ => None,
         };
         Problem {
@@ -281,7 +284,7 @@ impl ApiError {
 impl FieldError {
     /// A field, what it must be, and the value that was given.
     pub fn new(field: &str, message: impl Into<String>, value: Option<&str>) -> Self {
-        Self { field: field.to_owned(), message: message.into(), value: value.map(str::to_owned) }
+        Self { field: cut(field), message: message.into(), value: value.map(str::to_owned) }
     }
 }
 
@@ -302,24 +305,34 @@ impl From<ExpositionError> for ApiError {
 }
 
 /// Text of a client's, safe to repeat: quoted, escaped and cut.
+#[must_use]
 pub fn shown(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    quoted.extend(text.chars().take(SHOWN_MAX_CHARS).flat_map(char::escape_debug));
-    if text.chars().nth(SHOWN_MAX_CHARS).is_some() {
-        quoted.push('…');
+    format!("\"{}\"", cut(text).escape_debug())
+}
+
+/// At most [`SHOWN_MAX_CHARS`] characters, and an ellipsis where there were more.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
-    quoted.push('"');
-    quoted
 }
 
 fn sentence(errors: &[FieldError]) -> String {
     let mut text = String::new();
-    for error in errors {
-        let separator = if text.is_empty() { "" } else { "; " };
-        let _ = write!(text, "{separator}{} {}", error.field, error.message);
+    for error in errors.iter().take(FAULTS_MAX) {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        let plain = !error.field.is_empty() && error.field.chars().all(|c| c.is_alphanumeric() || "_-".contains(c));
+        text.push_str(&if plain { error.field.clone() } else { shown(&error.field) });
+        let _ = write!(text, " {}", error.message);
         if let Some(value) = &error.value {
             let _ = write!(text, ", got {}", shown(value));
         }
+    }
+    if let Some(more @ 1..) = errors.len().checked_sub(FAULTS_MAX) {
+        let _ = write!(text, "; and {more} more");
     }
     text
 }
@@ -378,6 +391,17 @@ mod tests {
         let long = shown(&"é".repeat(5000));
         assert_eq!(long.chars().count(), SHOWN_MAX_CHARS + 3);
         assert!(long.ends_with("…\""));
+    }
+
+    #[test]
+    fn an_error_lists_the_first_faults_and_counts_the_others() {
+        let faults = (0..1000).map(|n| FieldError::new(&format!("f{n}"), "is wrong", None)).collect();
+
+        let problem = ApiError::Validation(faults).problem();
+
+        assert!(problem.detail.starts_with("f0 is wrong; f1 is wrong; "), "{}", problem.detail);
+        assert!(problem.detail.ends_with("; f7 is wrong; and 992 more"), "{}", problem.detail);
+        assert_eq!(problem.errors.map(|errors| errors.len()), Some(FAULTS_MAX));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use warp::reply::{Reply, Response};
 
 use super::input::{Fields, decode_segment, integer};
-use super::problem::ApiError;
+use super::problem::{ApiError, FieldError};
 use super::{App, json, surface};
 use crate::store::{StoreError, UserStore};
 use crate::users::{Email, Invalid, NewUser, User, UserChange, UserId, UserName};
@@ -35,7 +35,7 @@ pub struct UserBody<'a> {
     #[schema(min_length = 1, max_length = 200)]
     pub name: &'a str,
     /// A syntactically valid address; it need not be unique.
-    #[schema(format = "email", max_length = 254)]
+    #[schema(format = "idn-email", max_length = 254)]
     pub email: &'a str,
 }
 
@@ -61,29 +61,16 @@ pub struct UserList<'a> {
     pub next: Option<UserId>,
 }
 
-/// A user to be created.
+/// The fields of a user that a client gives in a body; those left out may stand in the query.
 #[derive(ToSchema)]
-#[schema(as = NewUser, example = json!({"name": "John", "email": "john@example.com"}))]
-#[allow(dead_code, reason = "the schema of what `create` parses field by field")]
-pub struct NewUserBody {
-    /// 1 to 200 characters after trimming, without control characters.
-    #[schema(min_length = 1)]
-    name: String,
-    /// A syntactically valid address of at most 254 characters.
-    #[schema(format = "email", max_length = 254)]
-    email: String,
-}
-
-/// What to change: one field or both.
-#[derive(ToSchema)]
-#[schema(as = UserChange, example = json!({"email": "john@example.org"}))]
-#[allow(dead_code, reason = "the schema of what `update` parses field by field")]
-pub struct UserChangeBody {
+#[schema(as = UserFields, example = json!({"name": "John", "email": "john@example.com"}))]
+#[allow(dead_code, reason = "the schema of what is parsed field by field")]
+pub struct UserFieldsBody {
     /// 1 to 200 characters after trimming, without control characters.
     #[schema(min_length = 1, nullable = false)]
     name: Option<String>,
     /// A syntactically valid address of at most 254 characters.
-    #[schema(format = "email", max_length = 254, nullable = false)]
+    #[schema(format = "idn-email", max_length = 254, nullable = false)]
     email: Option<String>,
 }
 
@@ -198,7 +185,8 @@ pub async fn update(app: App, id: String, query: String, body: Vec<u8>) -> Resul
     };
     fields.finish()?;
     if change.name.is_none() && change.email.is_none() {
-        return Err(ApiError::invalid("name or email", "must be given", None));
+        let missing = |field| FieldError::new(field, "is missing (name, email or both must be given)", None);
+        return Err(ApiError::Validation(FIELDS.iter().map(|field| missing(field)).collect()));
     }
     let user = app.store()?.update(id, change).await?.ok_or(ApiError::NotFound(id))?;
     Ok(json(StatusCode::OK, &UserBody::from(&user)))

@@ -40,6 +40,9 @@ impl Red {
     /// afterwards is not part of it. A request whose client goes away before that is recorded with status 499, one
     /// whose handler unwinds with status 500. Nothing here waits or blocks.
     ///
+    /// warp's path filters panic on a request without any path (`CONNECT host:port`), before this wrapper sees it: a
+    /// server that is reached directly should give such requests a path, as this project's does.
+    ///
     /// The log line is a `tracing` event of level info and target `http_request`.
     pub fn instrument<F, R>(
         &self,
@@ -114,8 +117,15 @@ impl Observation {
         // Whole microseconds: more digits would only be noise to read.
         let latency_ms = (seconds * 1e6).round() / 1e3;
         tracing::info!(target: "http_request", method, route, status, latency_ms, request_id, "request");
-        if let Some(cause) = cause {
-            tracing::error!(target: "http_request", method, route, status, request_id, cause, "request failed");
+        match cause {
+            Some(cause) if status >= 500 => {
+                tracing::error!(target: "http_request", method, route, status, request_id, cause, "request failed");
+            }
+            // A fault of the client's is no error of ours.
+            Some(cause) => {
+                tracing::debug!(target: "http_request", method, route, status, request_id, cause, "request refused");
+            }
+            None => {}
         }
     }
 }

@@ -131,6 +131,12 @@ pub enum OpenError {
         #[source]
         source: Cause,
     },
+    /// The database holds another program's tables.
+    #[error("the database {database} has another program's schema; name a file of its own for the users")]
+    Foreign {
+        /// The database.
+        database: DatabaseUrl,
+    },
     /// The schema was changed by a newer version, or by hand.
     #[error("the database {database} has a schema that this version does not know; it may come from a newer version")]
     Schema {

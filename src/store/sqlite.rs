@@ -8,9 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -64,6 +62,13 @@ impl SqliteStore {
         let options = connect_options(url)?;
         let explain = |error| explain_open(url, error);
         let mut writer = options.connect().await.map_err(explain)?;
+        if is_foreign(&mut writer).await.map_err(explain)? {
+            return Err(OpenError::Foreign { database: url.clone() });
+        }
+        if matches!(url.0, Target::SqliteFile(_)) {
+            // Kept in the file from now on, so that readers need not ask for it.
+            sqlx::query("PRAGMA journal_mode = WAL").execute(&mut writer).await.map_err(explain)?;
+        }
         sqlx::migrate!("src/store/migrations/sqlite")
             .run(&mut writer)
             .await
@@ -264,6 +269,15 @@ async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<Opt
     Ok(row.and_then(user))
 }
 
+/// Whether the database belongs to another program: it has tables, and none of ours. Reads only.
+async fn is_foreign(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT COUNT(*) > 0 AND COUNT(*) FILTER (WHERE name = '_sqlx_migrations') = 0 FROM sqlite_schema",
+    )
+    .fetch_one(connection)
+    .await
+}
+
 async fn count(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT users FROM user_count").fetch_one(connection).await
 }
@@ -278,7 +292,7 @@ fn connect_options(url: &DatabaseUrl) -> Result<SqliteConnectOptions, OpenError>
         Target::SqliteMemory => "sqlite::memory:".parse().expect("sqlx knows its own in-memory URL"),
         Target::SqliteFile(path) => {
             create_folder(url, path)?;
-            SqliteConnectOptions::new().filename(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal)
+            SqliteConnectOptions::new().filename(path).create_if_missing(true)
         }
     };
     Ok(options

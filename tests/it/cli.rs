@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
-use crate::support::{Process, Server, binary, finished};
+use crate::support::{Process, Server, binary, finished, in_time};
 
 /// What a run of the binary left behind.
 #[derive(Debug)]
@@ -292,7 +292,10 @@ async fn the_exit_code_does_not_need_somebody_who_reads_the_reason() {
         let mut command = binary(folder.path());
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(pipe_that_nobody_reads());
 
-        let status = tokio::process::Command::from(command).status().await.unwrap();
+        let status =
+            in_time("the end of the process", tokio::process::Command::from(command).kill_on_drop(true).status())
+                .await
+                .unwrap();
 
         assert_eq!(status.code(), Some(code), "{reason}: {status}");
     }
@@ -467,5 +470,5 @@ fn pipe_that_nobody_reads() -> std::io::PipeWriter {
 
 async fn wait_with_stderr(command: Command) -> std::process::Output {
     let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
-    child.wait_with_output().await.unwrap()
+    in_time("the end of the process", child.wait_with_output()).await.unwrap()
 }

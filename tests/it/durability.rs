@@ -13,7 +13,7 @@ use sqlx::Connection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::support::{Server, encode, eventually};
+use crate::support::{Server, encode, eventually, in_time};
 
 const EMAIL: &str = "john%40example.com";
 
@@ -277,16 +277,16 @@ async fn listing_all_of_a_large_table_takes_no_memory_for_it() {
 async fn a_reader_that_stops_reading_does_not_hold_up_writers() {
     let server = server_with_users(60_000, &[]).await;
     let mut reader = open_listing(&server).await;
-    reader.read_exact(&mut [0; 1024]).await.unwrap();
+    in_time("a part of the listing", reader.read_exact(&mut [0; 1024])).await.unwrap();
 
-    let first = server.create("during the listing").await;
-    let ids = join_all((0..200).map(|_| server.create("during the listing"))).await;
+    let first = in_time("a creation", server.create("during the listing")).await;
+    let ids = in_time("creations", join_all((0..200).map(|_| server.create("during the listing")))).await;
     let deleted = server.send("DELETE", "/api/users/60000").await;
 
     assert_eq!(ids.len(), 200);
     assert_eq!(deleted.status, 204);
     let mut listing = Vec::new();
-    reader.read_to_end(&mut listing).await.unwrap();
+    in_time("the rest of the listing", reader.read_to_end(&mut listing)).await.unwrap();
     let listing = String::from_utf8(listing).unwrap();
     assert!(listing.contains(&format!(r#"{{"id":{first},"#)), "a user created while the listing ran comes at its end");
     assert!(!listing.contains(r#"{"id":60000,"#), "a user deleted before the listing came to it is not in it");
@@ -298,7 +298,7 @@ async fn clients_that_break_a_listing_off_leave_the_server_healthy() {
 
     let readers = join_all((0..50).map(|_| async {
         let mut reader = open_listing(&server).await;
-        reader.read_exact(&mut [0; 1024]).await.unwrap();
+        in_time("a part of the listing", reader.read_exact(&mut [0; 1024])).await.unwrap();
         reader
     }))
     .await;

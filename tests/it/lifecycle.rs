@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::durability::server_with_users;
-use crate::support::{Answer, Process, Server, binary, client, eventually, finished};
+use crate::support::{Answer, Process, Server, binary, client, eventually, finished, in_time};
 
 /// Far beyond [`PATIENCE`](crate::support::PATIENCE): a process that waited for it would fail its test.
 const FOREVER: &str = "1h";
@@ -109,7 +109,7 @@ async fn a_request_in_flight_finishes_while_new_connections_are_refused() {
     server.signal(SIGTERM);
     let refused = eventually("a refused connection", async || TcpStream::connect(&server.address).await.err()).await;
     let in_flight = !slow.is_finished();
-    let answer = slow.await.unwrap();
+    let answer = in_time("the slow answer", slow).await.unwrap();
     let status = server.exit().await;
 
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
@@ -131,7 +131,7 @@ async fn a_request_that_outlasts_the_drain_timeout_is_cut() {
     let status = server.exit().await;
 
     assert_eq!(status.code(), Some(0), "{status}");
-    assert!(slow.await.unwrap().is_err(), "a cut request has no answer");
+    assert!(in_time("the end of the request", slow).await.unwrap().is_err(), "a cut request has no answer");
     let cut = server.log_event("the drain timed out; connections are cut").await;
     assert_eq!((&cut["level"], &cut["connections"]), (&json!("WARN"), &json!(1)));
     server.log_event("stopped").await;
@@ -145,7 +145,7 @@ async fn a_listing_that_nobody_reads_is_cut_at_the_drain_timeout() {
     // 16 MB: more than the sockets on both sides hold, so the server waits for the reader.
     let mut server = server_with_users(60_000, &["--drain-timeout", "200ms"]).await;
     let mut reader = connect_and_send(&server, b"GET /api/users HTTP/1.1\r\nHost: api\r\n\r\n").await;
-    reader.read_exact(&mut [0; 1024]).await.unwrap();
+    in_time("a part of the listing", reader.read_exact(&mut [0; 1024])).await.unwrap();
 
     server.signal(SIGTERM);
     let status = server.exit().await;
@@ -159,10 +159,7 @@ async fn a_listing_that_nobody_reads_is_cut_at_the_drain_timeout() {
 async fn an_idle_connection_does_not_hold_up_the_drain() {
     let mut server = Server::start_with(&["--drain-timeout", FOREVER]).await;
     let mut idle = BufReader::new(connect_and_send(&server, b"GET /health HTTP/1.1\r\nHost: api\r\n\r\n").await);
-    let mut line = String::new();
-    while !line.ends_with('}') {
-        line.push(char::from(idle.read_u8().await.unwrap()));
-    }
+    in_time("the answer", idle.read_until(b'}', &mut Vec::new())).await.unwrap();
 
     server.signal(SIGTERM);
     let status = server.exit().await;
@@ -225,7 +222,7 @@ async fn a_body_that_does_not_come_is_answered_504_at_the_deadline() {
     let mut stream = BufReader::new(connect_and_send(&server, TRICKLED_BODY).await);
 
     let mut status_line = String::new();
-    stream.read_line(&mut status_line).await.unwrap();
+    in_time("an answer", stream.read_line(&mut status_line)).await.unwrap();
 
     assert_eq!(status_line.trim_end(), "HTTP/1.1 504 Gateway Timeout");
     server.in_progress("/api/users", 0).await;
@@ -474,7 +471,7 @@ async fn connect_and_send(server: &Server, bytes: &[u8]) -> TcpStream {
 /// What is still to be read; a connection that was reset has nothing more to say.
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes).await;
+    let _ = in_time("the end of the connection", stream.read_to_end(&mut bytes)).await;
     bytes
 }
 

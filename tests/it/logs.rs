@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr};
 
-use crate::support::{Answer, PATIENCE, Process, Server, binary, client, eventually};
+use crate::support::{Answer, Process, Server, binary, client, eventually, in_time};
 
 const CREATE: &str = "/api/users?name=John&email=john%40example.com";
 
@@ -336,7 +336,7 @@ impl Stalled {
     }
 
     async fn exit(&mut self) -> ExitStatus {
-        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("an end of the process").unwrap()
+        in_time("the end of the process", self.child.wait()).await.unwrap()
     }
 }
 

@@ -71,7 +71,11 @@ impl Server {
             }
         });
         let mut server = Self { child, folder, address: String::new(), client: client(), log };
-        server.log_event("ready").await;
+        let started = || match server.child.try_wait().unwrap() {
+            Some(status) => panic!("the server ended with {status}: {:?}", server.log()),
+            None => std::future::ready(server.log().iter().any(|event| event["message"] == "ready").then_some(())),
+        };
+        eventually("the server's start", started).await;
         server.address = server.log_event("listening").await["address"].as_str().unwrap().to_owned();
         server
     }
@@ -381,11 +385,15 @@ impl Server {
     }
 }
 
+/// Waits for a future, and fails with its name when that takes longer than [`PATIENCE`].
+pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
 /// Runs a command to its end; killed when that does not come within [`PATIENCE`].
 pub async fn finished(command: Command) -> std::process::Output {
     let mut command = tokio::process::Command::from(command);
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    tokio::time::timeout(PATIENCE, output).await.expect("an end of the process").unwrap()
+    in_time("the end of the process", command.stdin(Stdio::null()).kill_on_drop(true).output()).await.unwrap()
 }
 
 /// A running process that need not become ready; its stderr is kept line by line. Killed when it goes out of scope.
