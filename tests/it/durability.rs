@@ -160,7 +160,8 @@ async fn acknowledged_writes_survive_the_end_of_the_process() {
     for (round, end) in [SIGKILL, SIGKILL, SIGTERM, SIGKILL, SIGKILL].into_iter().enumerate() {
         let acknowledged = AtomicU32::new(0);
         let enough = rng.random_range(50..300);
-        let known: BTreeSet<i64> = ledgers.iter().flat_map(|ledger| ledger.users.keys().copied()).collect();
+        let known = |ledger: &Ledger| ledger.users.keys().chain(&ledger.deleted).copied().collect::<Vec<_>>();
+        let known: BTreeSet<i64> = ledgers.iter().flat_map(known).collect();
 
         let writing = join_all(ledgers.iter_mut().map(|ledger| ledger.write_to(&server, &acknowledged)));
         let ending = async {
@@ -177,13 +178,27 @@ async fn acknowledged_writes_survive_the_end_of_the_process() {
         let expected: BTreeMap<_, _> = ledgers.iter().flat_map(|ledger| ledger.users.clone()).collect();
         assert_eq!(listed, expected, "round {round}, {end}");
         assert_eq!(count(&server).await, listed.len(), "round {round}, {end}: api_users");
-        let deleted = ledgers.iter().flat_map(|ledger| ledger.deleted.iter().copied());
-        let ids: BTreeSet<i64> = expected.keys().copied().chain(deleted).collect();
-        let new_ids = expected.keys().filter(|id| !known.contains(id));
-        assert!(new_ids.clone().all(|id| *id > highest_id), "round {round}, {end}: an id was used again");
-        highest_id = ids.last().copied().unwrap_or(highest_id);
+        let deleted: BTreeSet<i64> = ledgers.iter().flat_map(|ledger| ledger.deleted.iter().copied()).collect();
+        let created: Vec<i64> = expected.keys().chain(&deleted).copied().filter(|id| !known.contains(id)).collect();
+        assert!(listed.keys().all(|id| !deleted.contains(id)), "round {round}, {end}: an id was used again");
+        assert!(created.iter().all(|id| *id > highest_id), "round {round}, {end}: an id was used again");
+        highest_id = created.into_iter().max().unwrap_or(highest_id);
     }
-    assert!(server.create("John").await > highest_id, "an id was used again");
+}
+
+#[tokio::test]
+async fn the_id_of_a_deleted_user_is_not_used_again_after_a_restart() {
+    for end in [SIGKILL, SIGTERM] {
+        let mut server = Server::start().await;
+        let highest = server.create("John").await;
+        assert_eq!(server.send("DELETE", &format!("/api/users/{highest}")).await.status, 204);
+
+        server.signal(end);
+        server.exit().await;
+        let again = Server::start_in(Arc::clone(&server.folder), &[]).await;
+
+        assert!(again.create("Jane").await > highest, "{end}");
+    }
 }
 
 #[tokio::test]

@@ -115,16 +115,6 @@ impl Server {
         answer.json()["id"].as_i64().unwrap()
     }
 
-    /// Sends bytes as they are and reads until the server closes or is silent after a whole response.
-    pub async fn raw(&self, bytes: &[u8]) -> String {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        stream.write_all(bytes).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end of the answer").unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
     /// What `/metrics` shows now.
     pub async fn metrics(&self) -> Samples {
         let answer = self.get("/metrics").await;
@@ -354,7 +344,7 @@ fn field_of(error: &Value) -> String {
 
 impl Server {
     /// Sends bytes as they are and reads until the server closes, as it does after `Connection: close` or when it cannot
-    /// go on. Unlike [`Server::raw`], it leaves its own half of the connection open: a server may take its end for a
+    /// go on. It leaves its own half of the connection open: a server may take its end for a
     /// client that went away.
     pub async fn exchange(&self, bytes: &[u8]) -> Answer {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();

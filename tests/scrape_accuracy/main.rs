@@ -21,9 +21,11 @@ use serde_json::Value;
 use prometheus::{Prometheus, Vector};
 use support::{Server, binary};
 
+type Test = fn(PathBuf) -> Result<(), Failed>;
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let tests: [(&str, fn(PathBuf) -> Result<(), Failed>); 2] = [
+    let tests: [(&str, Test); 2] = [
         ("what_prometheus_counts_equals_what_load_sent", |tool| {
             run(what_prometheus_counts_equals_what_load_sent(tool))
         }),
