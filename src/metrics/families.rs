@@ -50,11 +50,18 @@ struct Families {
     request_ids: RequestIds,
 }
 
-/// The resolved handles of one method on one route, so that recording a request looks nothing up.
+/// One method on one route.
 #[derive(Debug)]
 pub(super) struct Series {
     pub(super) method: &'static str,
     pub(super) route: String,
+    /// `None` for requests that are left out of the metrics.
+    handles: Option<Handles>,
+}
+
+/// Resolved beforehand, so that recording a request looks nothing up.
+#[derive(Debug)]
+struct Handles {
     in_progress: IntGauge,
     duration: Histogram,
     known_statuses: Vec<(u16, IntCounter)>,
@@ -133,25 +140,20 @@ impl Red {
         &self.0.request_ids
     }
 
-    /// The handles for a request, or `None` for one that is left out of the metrics.
-    pub(super) fn series(&self, method: &http::Method, path: &str) -> Option<Arc<Series>> {
-        let route = self.0.table.index(path);
-        let unrecorded = self.0.table.routes().get(route).is_some_and(|known| known.unrecorded.contains(method));
-        (!unrecorded).then(|| Arc::clone(self.0.series(method_index(method), route)))
+    /// Where a request belongs.
+    pub(super) fn series(&self, method: &http::Method, path: &str) -> Arc<Series> {
+        Arc::clone(self.0.series(method_index(method), self.0.table.index(path)))
     }
 
-    /// The labels of a request that is left out of the metrics, for its log line.
-    pub(super) fn labels(&self, method: &http::Method, path: &str) -> (&'static str, String) {
-        (method_label(method_index(method)), self.0.table.resolve(path).to_owned())
-    }
-
-    /// Counts a finished request: its status, its duration and, from status 400 on, its kind of error.
-    pub(super) fn record(&self, series: &Series, status: u16, seconds: f64, error_type: Option<&'static str>) {
-        match series.known_statuses.iter().find(|(known, _)| *known == status) {
+    /// Counts a request as finished: its status, its duration and, from status 400 on, its kind of error.
+    pub(super) fn finish(&self, series: &Series, status: u16, seconds: f64, error_type: Option<&'static str>) {
+        let Some(handles) = &series.handles else { return };
+        handles.in_progress.dec();
+        match handles.known_statuses.iter().find(|(known, _)| *known == status) {
             Some((_, counter)) => counter.inc(),
             None => self.0.requests(series.method, &series.route, status).inc(),
         }
-        series.duration.observe(seconds);
+        handles.duration.observe(seconds);
         if let Some(kind) = error_type {
             match self.0.known_errors.iter().find(|(known, _)| *known == kind) {
                 Some((_, counter)) => counter.inc(),
@@ -180,32 +182,31 @@ impl Families {
 
     fn series(&self, method: usize, route: usize) -> &Arc<Series> {
         self.series[route][method].get_or_init(|| {
+            let known = self.table.routes().get(route);
             let (method, route) = (method_label(method), self.table.label(route));
-            let answers = self.table.routes().iter().find(|known| known.template() == route);
-            let declared = answers
-                .into_iter()
-                .flat_map(|known| &known.answers)
-                .filter(|(known, _)| known.as_str() == method)
-                .flat_map(|(_, statuses)| statuses.iter().copied().chain([names::CLIENT_CLOSED_REQUEST]));
-            let known_statuses = declared.map(|status| (status, self.requests(method, route, status))).collect();
-            Arc::new(Series {
-                method,
-                route: route.to_owned(),
-                in_progress: self.in_progress.with_label_values(&[method, route]),
-                duration: self.durations.with_label_values(&[method, route]),
-                known_statuses,
-            })
+            let unrecorded = known.is_some_and(|known| known.unrecorded.iter().any(|left_out| left_out == method));
+            let handles = (!unrecorded).then(|| {
+                let answers = known.into_iter().flat_map(|known| &known.answers);
+                let statuses = answers
+                    .filter(|(answered, _)| answered == method)
+                    .flat_map(|(_, statuses)| statuses.iter().copied().chain([names::CLIENT_CLOSED_REQUEST]));
+                Handles {
+                    in_progress: self.in_progress.with_label_values(&[method, route]),
+                    duration: self.durations.with_label_values(&[method, route]),
+                    known_statuses: statuses.map(|status| (status, self.requests(method, route, status))).collect(),
+                }
+            });
+            Arc::new(Series { method, route: route.to_owned(), handles })
         })
     }
 }
 
 impl Series {
-    pub(super) fn started(&self) {
-        self.in_progress.inc();
-    }
-
-    pub(super) fn ended(&self) {
-        self.in_progress.dec();
+    /// Counts a request as in progress, until [`Red::finish`].
+    pub(super) fn start(&self) {
+        if let Some(handles) = &self.handles {
+            handles.in_progress.inc();
+        }
     }
 }
 

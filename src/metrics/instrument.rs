@@ -76,20 +76,16 @@ struct Observation {
     red: Red,
     started: Instant,
     id: RequestId,
-    /// `None` once recorded, and from the start for a request that is left out of the metrics.
+    /// `None` once it has ended.
     series: Option<Arc<Series>>,
-    labels: Option<(&'static str, String)>,
 }
 
 impl Observation {
     fn start(red: &Red, method: &http::Method, path: &str, id: Option<RequestId>) -> Self {
         let series = red.series(method, path);
-        let labels = series.is_none().then(|| red.labels(method, path));
-        if let Some(series) = &series {
-            series.started();
-        }
+        series.start();
         let id = id.unwrap_or_else(|| red.request_ids().next());
-        Self { red: red.clone(), started: Instant::now(), id, series, labels }
+        Self { red: red.clone(), started: Instant::now(), id, series: Some(series) }
     }
 
     fn finish(mut self, mut response: Response) -> Response {
@@ -102,18 +98,14 @@ impl Observation {
     }
 
     fn end(&mut self, status: u16, kind: Option<&'static str>, cause: Option<&str>) {
+        let Some(series) = self.series.take() else { return };
         let seconds = self.started.elapsed().as_secs_f64();
-        if let Some(series) = self.series.take() {
-            series.ended();
-            self.red.record(&series, status, seconds, kind.or_else(|| unclassified(status)));
-            self.log(series.method, &series.route, status, seconds, cause);
-        } else if let Some((method, route)) = self.labels.take() {
-            self.log(method, &route, status, seconds, cause);
-        }
+        self.red.finish(&series, status, seconds, kind.or_else(|| unclassified(status)));
+        self.log(&series, status, seconds, cause);
     }
 
-    fn log(&self, method: &str, route: &str, status: u16, seconds: f64, cause: Option<&str>) {
-        let request_id = self.id.as_str();
+    fn log(&self, series: &Series, status: u16, seconds: f64, cause: Option<&str>) {
+        let (method, route, request_id) = (series.method, series.route.as_str(), self.id.as_str());
         // Whole microseconds: more digits would only be noise to read.
         let latency_ms = (seconds * 1e6).round() / 1e3;
         tracing::info!(target: "http_request", method, route, status, latency_ms, request_id, "request");

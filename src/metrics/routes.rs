@@ -126,10 +126,6 @@ impl Route {
         Self { template: template.into(), answers: Vec::new(), unrecorded: Vec::new() }
     }
 
-    pub(super) fn template(&self) -> &str {
-        &self.template
-    }
-
     /// Declares that requests of this method are answered with these statuses.
     #[must_use]
     pub fn answers(mut self, method: Method, statuses: impl IntoIterator<Item = u16>) -> Self {
