@@ -19,7 +19,7 @@ unit: ## All tests: unit, integration, doc
 	$(CARGO) test --locked --all-features
 
 doc: ## The documentation, warnings denied
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 
 tools: ## Unpack the servers that the tests need into target/tools, where they are not installed
 	scripts/tools.sh

@@ -3,7 +3,7 @@
 //! [`routes`] is the HTTP surface on one page; [`surface`] is the table it follows. Handlers touch their parsed input
 //! and [`App`], nothing else: no registry, no headers they did not ask for, no clock.
 //!
-//! A rejection means "not my route"; a failure is a reply. So nothing after [`on`] rejects, and the last filter
+//! A rejection means "not my route"; a failure is a reply. So nothing after `on` rejects, and the last filter
 //! answers whatever is left: the service cannot fail, and every request has one response to be recorded.
 
 pub mod openapi;

@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 description, made from the table of operations and from the Rust types of their bodies.
 //!
-//! Statuses and errors come from [`surface`](super::surface); this module adds what a table cannot say: parameters,
+//! Statuses and errors come from [`surface`]; this module adds what a table cannot say: parameters,
 //! bodies, examples.
 
 use serde_json::{Value, json};

@@ -327,7 +327,7 @@ impl Stalled {
     /// A pipe holds 64 KiB, and a request's line takes about 200 bytes.
     async fn fill_the_pipe(&self) {
         for _ in 0..1000 {
-            assert_eq!(self.status("/health").await, 200);
+            assert_eq!(in_time("an answer", self.status("/health")).await, 200);
         }
     }
 
