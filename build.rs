@@ -14,7 +14,9 @@ fn main() {
         println!("cargo:rerun-if-changed={log}");
     }
     let given = env::var("BUILD_REVISION").ok().filter(|revision| !revision.is_empty());
-    let revision = given.or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]));
+    // Sources unpacked inside another project's checkout must not pass for that project's revision.
+    let ours = output("git", &["rev-parse", "--show-prefix"]).is_none();
+    let revision = given.or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]).filter(|_| ours));
     let rustc = output(&env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()), &["--version"]);
     // "rustc 1.95.0 (59807616e 2026-04-14)" → "1.95.0"
     let rustc = rustc.and_then(|text| text.split(' ').nth(1).map(str::to_owned));

@@ -6,11 +6,13 @@
 
 use std::ffi::OsString;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// A users REST API whose behaviour you can see, trust and be paged for.
 #[derive(Debug, Parser)]
 #[command(name = "api-monitoring", version, about, max_term_width = 100)]
+#[command(override_usage = "api-monitoring [COMMAND] [OPTIONS]")]
 #[command(after_help = "\
 Every option can be given as a flag or as the environment variable named with it; the flag wins.
 
@@ -142,13 +144,22 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         let position = arguments.len().min(1);
         arguments.insert(position, "serve".into());
     }
-    Cli::try_parse_from(arguments).map(|cli| cli.command)
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let mut command = Cli::from_arg_matches(&matches)?.command;
+    if let (Command::Serve(args), Some(("serve", matches))) = (&mut command, matches.subcommand()) {
+        // A flag wins over the environment, also where one names the database and the other a file that does.
+        let flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        match (flag("database_url"), flag("database_url_file")) {
+            (true, false) => args.database_url_file = None,
+            (false, true) => args.database_url = None,
+            _ => {}
+        }
+    }
+    Ok(command)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Command, clap::Error> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::{HealthcheckArgs, LoadArgs, ServeArgs};
 use crate::store::DatabaseUrl;
@@ -132,11 +133,7 @@ impl TryFrom<&ServeArgs> for LogConfig {
     type Error = ConfigError;
 
     fn try_from(args: &ServeArgs) -> Result<Self, ConfigError> {
-        let filter = EnvFilter::builder().parse(&args.log).map_err(|error| {
-            let reason = format!("expected a level or tracing directives such as info,http_request=warn ({error})");
-            refused("--log (RUST_LOG)", &args.log, reason)
-        })?;
-        Ok(Self { format: log_format(&args.log_format)?, filter })
+        Ok(Self { format: log_format(&args.log_format)?, filter: log_filter(&args.log)? })
     }
 }
 
@@ -206,6 +203,19 @@ fn duration(setting: &'static str, value: &str, range: RangeInclusive<Duration>)
             format!("expected a duration with its unit, such as 8s or 500ms, from {start} to {end}"),
         )
     })
+}
+
+fn log_filter(value: &str) -> Result<EnvFilter, ConfigError> {
+    const SETTING: &str = "--log (RUST_LOG)";
+    const EXPECTED: &str = "expected a level (error, warn, info, debug, trace, off), or directives such as \
+                            info,http_request=warn";
+    // The filter would take a mistyped level for the name of a target, and silence all others.
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    if !value.split(',').all(|directive| directive.contains(['=', '[']) || is_level(directive.trim())) {
+        return Err(refused(SETTING, value, EXPECTED));
+    }
+    let filter = EnvFilter::builder().parse(value);
+    filter.map_err(|error| refused(SETTING, value, format!("{EXPECTED} ({error})")))
 }
 
 fn log_format(value: &str) -> Result<LogFormat, ConfigError> {
@@ -304,6 +314,9 @@ mod tests {
         }
         let error = serve(&["--log", "a=b=c"]).unwrap_err().to_string();
         assert!(error.starts_with(r#"--log (RUST_LOG) "a=b=c" is not usable: expected a level"#), "{error}");
+        for (filter, usable) in [("info,http_request=warn", true), ("off", true), ("", false), ("loud", false)] {
+            assert_eq!(serve(&["--log", filter]).is_ok(), usable, "{filter:?}");
+        }
         for arguments in [["--rate", "0"], ["--rate", "NaN"], ["--target", "localhost:8000"], ["--duration", "1"]] {
             let error = load(&arguments).expect_err(arguments[0]).to_string();
             assert!(error.starts_with(arguments[0]), "{error}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
 
 use crate::config::HealthcheckConfig;
@@ -9,16 +10,22 @@ use crate::config::HealthcheckConfig;
 /// Why the API does not count as healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
-    /// Nothing, or nothing in time, answered.
+    /// Nothing listens there, or the connection broke.
+    #[error("{url} cannot be reached")]
+    Unreachable {
+        /// What was asked.
+        url: Url,
+        /// What the client said.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// Nothing answered in time.
     #[error("{url} does not answer within {timeout:?}")]
-    NoAnswer {
+    TooLate {
         /// What was asked.
         url: Url,
         /// How long was waited.
         timeout: Duration,
-        /// What the client said.
-        #[source]
-        source: reqwest::Error,
     },
     /// It answered something else.
     #[error("{url} answers {status}, expected 200 OK")]
@@ -37,9 +44,12 @@ pub enum Unhealthy {
 /// When the answer is not 200 within the time-out.
 pub async fn check(config: HealthcheckConfig) -> Result<(), Unhealthy> {
     let HealthcheckConfig { url, timeout } = config;
-    let no_answer = |source| Unhealthy::NoAnswer { url: url.clone(), timeout, source };
+    let no_answer = |error: reqwest::Error| match error.is_timeout() {
+        true => Unhealthy::TooLate { url: url.clone(), timeout },
+        false => Unhealthy::Unreachable { url: url.clone(), source: error.without_url() },
+    };
     // Straight to the container's own address: a proxy from the environment would only be in the way.
-    let client = Client::builder().no_proxy().timeout(timeout).build().map_err(no_answer)?;
+    let client = Client::builder().no_proxy().redirect(Policy::none()).timeout(timeout).build().map_err(no_answer)?;
     match client.get(url.clone()).send().await.map_err(no_answer)?.status() {
         StatusCode::OK => Ok(()),
         status => Err(Unhealthy::Status { url, status }),

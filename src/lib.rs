@@ -37,7 +37,7 @@
 //! - [`load`]: known traffic to a running API, and an exact report.
 //! - [`healthcheck`]: one question to a running API.
 //! - [`cli`], [`config`]: raw arguments, then checked settings.
-//! - [`logs`], [`signals`]: lines on stderr; a clean end, or one at once.
+//! - [`logs`], [`signals`], [`causes`]: lines on stderr; a clean end, or one at once; an error in one line.
 
 pub mod metrics;
 
@@ -60,3 +60,5 @@ pub mod config;
 pub mod logs;
 
 pub mod signals;
+
+pub mod causes;

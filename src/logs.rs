@@ -12,6 +12,9 @@ use tracing_subscriber::{Layer, fmt, registry};
 
 use crate::config::{LogConfig, LogFormat};
 
+/// Lines kept for a slow reader: a second or so of heavy traffic, some 2 MB.
+const BUFFERED_LINES: usize = 8192;
+
 /// Keeps the writing thread; dropping it writes what is buffered.
 #[derive(Debug)]
 pub struct Logs {
@@ -22,7 +25,8 @@ pub struct Logs {
 /// Starts logging for the whole process, and sends panics there too.
 #[must_use]
 pub fn start(config: LogConfig) -> Logs {
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(stderr());
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(BUFFERED_LINES).finish(stderr());
     let dropped = writer.error_counter();
     let lines = fmt::layer().with_writer(writer);
     let lines = match config.format {

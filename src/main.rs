@@ -9,7 +9,7 @@ use anyhow::Context;
 use api_monitoring::cli::{self, Command};
 use api_monitoring::config::{ConfigError, HealthcheckConfig, LoadConfig, LogConfig, ServeConfig};
 use api_monitoring::signals::{SecondSignal, Signals, Stop};
-use api_monitoring::{api, healthcheck, load, logs, server};
+use api_monitoring::{api, causes, healthcheck, load, logs, server};
 
 /// How long the end of the process waits for its last words to be read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format!("api-monitoring: {error:#}\n"));
+            say(format!("api-monitoring: {}\n", causes::chain(error.as_ref())));
             exit_code(&error)
         }
     }

@@ -4,6 +4,7 @@
 //! within a limit → the store makes the writes that wait and closes.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +19,11 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use warp::Filter;
 use warp::reply::Response;
 
-use crate::api::problem::ErrorKind;
+use crate::api::problem;
 use crate::api::{self, App, Delays, Limits, surface};
 use crate::config::ServeConfig;
 use crate::metrics::{BuildInfo, Exposition, Red, ServiceMetrics};
@@ -30,6 +32,9 @@ use crate::store::{OnCommit, OpenError, UserStore};
 /// How long a connection may take to send a request's head, idle time between requests included. Longer than the idle
 /// time-out of common load balancers (60 s), so that they close first and never race a closing connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long a client may take none of its answer. A listing that nobody reads would otherwise be held for ever.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after the system refused a connection for lack of resources: trying again at once would only burn CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -79,7 +84,7 @@ pub async fn run(
     let red = Red::register_with_errors(
         &registry,
         surface::route_table(),
-        ErrorKind::ALL.iter().map(|kind| kind.error_type()),
+        problem::ErrorKind::ALL.iter().map(|kind| kind.error_type()),
     )?;
     let metrics = ServiceMetrics::register(&registry, &red, build_info())?;
     let limits = Limits { max_in_flight: config.max_in_flight, request_timeout: config.request_timeout };
@@ -150,10 +155,15 @@ where
                     // Small answers must not wait for the client's acknowledgement of the one before (Nagle's
                     // algorithm).
                     let _ = stream.set_nodelay(true);
+                    let mut stream = TimeoutStream::new(stream);
+                    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+                    let io = TokioIo::new(Box::pin(stream));
                     let service = service.clone();
                     let service = service_fn(move |request| service.call(with_path(request)));
-                    connections.spawn(graceful.watch(http.serve_connection(TokioIo::new(stream), service)));
+                    connections.spawn(graceful.watch(http.serve_connection(io, service)));
                 }
+                // The client was gone before it could be accepted.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
                 Err(error) => {
                     tracing::warn!(cause = %error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

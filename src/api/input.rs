@@ -3,10 +3,14 @@
 //! Nothing is guessed: broken encoding, unknown, doubled or ill-typed fields are errors that name the field. The fields'
 //! own rules are in `users`.
 
+use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Buf;
 use futures_util::{Stream, TryStreamExt};
@@ -20,6 +24,9 @@ use super::problem::{ApiError, BODY_MAX_BYTES, FieldError, shown};
 /// How much of a body beyond the limit is still read and thrown away: a client that writes its whole body before it
 /// reads would otherwise see a reset connection instead of the answer.
 const DISCARD_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long that may take: a client that stalls gets its answer all the same.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// Fields by name, each given once, all of them known.
 #[derive(Debug, Default)]
@@ -57,7 +64,9 @@ impl Fields {
         for (name, value) in members {
             match value {
                 _ if self.given[..from_query].iter().any(|(given, _)| *given == name) => {
-                    self.errors.push(FieldError::new(&name, "is given both in the query and in the body", None));
+                    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    let message = "is given both in the query and in the body";
+                    self.errors.push(FieldError::new(&name, message, Some(&value)));
                 }
                 Value::String(text) => self.add(known, name, text),
                 other if known.contains(&name.as_str()) => {
@@ -72,9 +81,9 @@ impl Fields {
     fn add(&mut self, known: &[&str], name: String, value: String) {
         if !known.contains(&name.as_str()) {
             let message = format!("is no known field (known: {})", known.join(", "));
-            self.errors.push(FieldError::new(&name, message, None));
+            self.errors.push(FieldError::new(&name, message, Some(&value)));
         } else if self.given.iter().any(|(given, _)| *given == name) {
-            self.errors.push(FieldError::new(&name, "is given more than once", None));
+            self.errors.push(FieldError::new(&name, "is given more than once", Some(&value)));
         } else {
             self.given.push((name, value));
         }
@@ -169,49 +178,84 @@ fn decode_query(text: &str) -> Result<String, ApiError> {
         .map_err(|text| ApiError::MalformedQuery(format!("is not percent-encoded UTF-8 at {}", shown(text))))
 }
 
+/// What a request declares about its body.
+#[derive(Debug)]
+pub struct Declared {
+    /// `Content-Type`.
+    pub content_type: Option<HeaderValue>,
+    /// `Content-Length`, if it is a number.
+    pub length: Option<usize>,
+    /// `Expect: 100-continue`: the client waits to be asked for the body.
+    pub waits: bool,
+}
+
 /// Reads a body up to the limit.
 ///
 /// # Errors
 ///
 /// When it is larger, ends early, or is not empty and not declared as JSON.
-pub async fn read_json_body<S, B>(
-    stream: S,
-    content_type: Option<HeaderValue>,
-    declared_length: Option<u64>,
-) -> Result<Vec<u8>, ApiError>
+pub async fn read_json_body<S, B>(stream: S, declared: Declared) -> Result<Vec<u8>, ApiError>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
-    let most = BODY_MAX_BYTES + DISCARD_MAX_BYTES;
-    if declared_length.is_some_and(|length| length > most as u64) {
-        return Err(ApiError::BodyTooLarge);
-    }
-    let mut body = Vec::new();
-    let mut length = 0_usize;
     let mut stream = std::pin::pin!(stream);
-    while let Some(mut chunk) = stream.try_next().await.map_err(|error| ApiError::UnreadableBody(Arc::new(error)))? {
-        length = length.saturating_add(chunk.remaining());
-        if length > most {
-            break;
-        }
-        if length <= BODY_MAX_BYTES {
-            while chunk.has_remaining() {
-                let piece = chunk.chunk();
-                body.extend_from_slice(piece);
-                let taken = piece.len();
-                chunk.advance(taken);
-            }
+    let mut body = Vec::new();
+    let mut too_large = declared.length.is_some_and(|length| length > BODY_MAX_BYTES);
+    while !too_large && let Some(chunk) = stream.try_next().await.map_err(unreadable)? {
+        too_large = body.len() + chunk.remaining() > BODY_MAX_BYTES;
+        if !too_large {
+            append(&mut body, chunk);
         }
     }
-    if length > BODY_MAX_BYTES {
+    if too_large {
+        if !declared.waits && declared.length.is_none_or(|length| length <= DISCARD_MAX_BYTES) {
+            discard(stream).await;
+        }
         return Err(ApiError::BodyTooLarge);
     }
-    if !body.is_empty() && !content_type.as_ref().is_some_and(is_json) {
-        let given = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    if !body.is_empty() && !declared.content_type.as_ref().is_some_and(is_json) {
+        let given = declared.content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         return Err(ApiError::UnsupportedMediaType(given));
     }
     Ok(body)
+}
+
+fn append(body: &mut Vec<u8>, mut chunk: impl Buf) {
+    while chunk.has_remaining() {
+        let piece = chunk.chunk();
+        body.extend_from_slice(piece);
+        let taken = piece.len();
+        chunk.advance(taken);
+    }
+}
+
+/// Reads on for a while, so that the client gets to read the answer.
+async fn discard<B: Buf>(mut stream: Pin<&mut impl Stream<Item = Result<B, warp::Error>>>) {
+    let reading = async {
+        let mut discarded = 0;
+        while let Ok(Some(chunk)) = stream.try_next().await {
+            discarded += chunk.remaining();
+            if discarded > DISCARD_MAX_BYTES {
+                break;
+            }
+        }
+    };
+    // The answer is the same, however much of the body came.
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
+}
+
+fn unreadable(error: warp::Error) -> ApiError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(next) = cause {
+        let gone = next.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
+            || next.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() != ErrorKind::InvalidInput);
+        if gone {
+            return ApiError::ClientClosedRequest;
+        }
+        cause = next.source();
+    }
+    ApiError::UnreadableBody(Arc::new(error))
 }
 
 fn is_json(content_type: &HeaderValue) -> bool {
@@ -256,20 +300,23 @@ mod tests {
         let mut fields = Fields::from_query(KNOWN, "name=a&name=b").unwrap();
         fields.required("name", as_is);
         fields.required("email", as_is);
-        assert_eq!(fields.finish().unwrap_err().to_string(), "name is given more than once; email is missing");
+        assert_eq!(
+            fields.finish().unwrap_err().to_string(),
+            "name is given more than once, got \"b\"; email is missing"
+        );
     }
 
     #[test]
     fn faults_are_named() {
         let cases = [
-            ("name=a&name=b", "", "name is given more than once"),
-            ("name=a", r#"{"name": "b"}"#, "name is given both in the query and in the body"),
-            ("", r#"{"name": "a", "name": "b"}"#, "name is given more than once"),
-            ("nmae=a", "", "nmae is no known field (known: name, email)"),
-            ("", r#"{"admin": true}"#, "admin is no known field (known: name, email)"),
+            ("name=a&name=b", "", r#"name is given more than once, got "b""#),
+            ("name=a", r#"{"name": "b"}"#, r#"name is given both in the query and in the body, got "b""#),
+            ("", r#"{"name": "a", "name": "b"}"#, r#"name is given more than once, got "b""#),
+            ("nmae=a", "", r#"nmae is no known field (known: name, email), got "a""#),
+            ("", r#"{"admin": true}"#, r#"admin is no known field (known: name, email), got "true""#),
             ("", r#"{"name": 7}"#, r#"name must be a string, got "7""#),
             ("", r#"{"email": null}"#, r#"email must be a string, got "null""#),
-            ("a b=1", "", r#""a b" is no known field (known: name, email)"#),
+            ("a b=1", "", r#""a b" is no known field (known: name, email), got "1""#),
             ("", "[]", "body must be a JSON object"),
             ("", "\"name\"", "body must be a JSON object"),
             ("", "{", "the request body is not valid JSON: EOF while parsing an object at line 1 column 1"),

@@ -26,10 +26,10 @@ use std::time::Duration;
 
 use bytes::Buf;
 use futures_util::{FutureExt, Stream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderValue, Method, StatusCode};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
@@ -37,10 +37,14 @@ use warp::{Filter, Rejection};
 use crate::metrics::names::UNMATCHED;
 use crate::metrics::{Exposition, ServiceMetrics, Template, accept_encoding};
 use crate::store::UserStore;
+use input::Declared;
 use problem::{ApiError, Panicked};
 use surface::Operation;
 
 pub use diagnostics::Delays;
+
+/// Listings of all users that are sent at once. Each holds up to a few hundred KiB for as long as its client reads.
+const LISTINGS_MAX: usize = 64;
 
 /// What the service allows a request to take.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +65,7 @@ struct Parts {
     draining: AtomicBool,
     limits: Limits,
     in_flight: Semaphore,
+    listings: Arc<Semaphore>,
     metrics: ServiceMetrics,
     exposition: Exposition,
     delays: Delays,
@@ -76,6 +81,7 @@ impl App {
             draining: AtomicBool::new(false),
             limits,
             in_flight: Semaphore::new(limits.max_in_flight),
+            listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
             metrics,
             exposition,
             delays,
@@ -99,6 +105,11 @@ impl App {
 
     fn store(&self) -> Result<&UserStore, ApiError> {
         self.0.store.get().ok_or(ApiError::Starting)
+    }
+
+    /// The right to send a listing of all users; it outlives the request's head.
+    fn listing_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.0.listings).try_acquire_owned().map_err(|_| ApiError::Overloaded)
     }
 
     fn metrics(&self) -> &ServiceMetrics {
@@ -250,19 +261,19 @@ fn body()
 + Send
 + Sync
 + 'static {
-    warp::body::stream().and(header(CONTENT_TYPE.as_str())).and(header(CONTENT_LENGTH.as_str())).map(
-        |stream, content_type: Option<HeaderValue>, length: Option<HeaderValue>| JsonBody {
-            stream,
-            content_type,
-            declared_length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
-        },
-    )
+    warp::body::stream()
+        .and(header(CONTENT_TYPE.as_str()))
+        .and(header(CONTENT_LENGTH.as_str()))
+        .and(header(EXPECT.as_str()))
+        .map(|stream, content_type, length: Option<HeaderValue>, expect: Option<HeaderValue>| {
+            let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+            JsonBody { stream, declared: Declared { content_type, length, waits: expect.is_some() } }
+        })
 }
 
 struct JsonBody<S> {
     stream: S,
-    content_type: Option<HeaderValue>,
-    declared_length: Option<u64>,
+    declared: Declared,
 }
 
 impl<S, B> JsonBody<S>
@@ -271,7 +282,7 @@ where
     B: Buf,
 {
     async fn read(self) -> Result<Vec<u8>, ApiError> {
-        input::read_json_body(self.stream, self.content_type, self.declared_length).await
+        input::read_json_body(self.stream, self.declared).await
     }
 }
 

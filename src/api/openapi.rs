@@ -131,6 +131,7 @@ fn example(operation: &Operation, kind: ErrorKind) -> ApiError {
         ErrorKind::BodyTooLarge => ApiError::BodyTooLarge,
         ErrorKind::UnsupportedMediaType => ApiError::UnsupportedMediaType(Some("text/plain".to_owned())),
         ErrorKind::Validation => ApiError::Validation(vec![example_field(operation)]),
+        ErrorKind::ClientClosedRequest => ApiError::ClientClosedRequest,
         ErrorKind::Simulated => ApiError::Simulated,
         ErrorKind::StoreFailed => ApiError::StoreFailed(crate::store::StoreError::Failed(cause())),
         ErrorKind::Panic => ApiError::Panic(Panicked("example".to_owned())),

@@ -14,6 +14,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use warp::reply::Response;
 
+use crate::causes;
 use crate::metrics::{ExpositionError, Failure};
 use crate::store::StoreError;
 
@@ -30,7 +31,7 @@ const SHOWN_MAX_CHARS: usize = 80;
 const FAULTS_MAX: usize = 8;
 
 macro_rules! error_kinds {
-    ($($(#[doc = $doc:literal])+ $kind:ident = $status:ident, $error_type:literal, $title:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $kind:ident = $status:literal, $error_type:literal, $title:literal;)+) => {
         /// The kinds of failure: one per variant of [`ApiError`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ErrorKind {
@@ -43,8 +44,9 @@ macro_rules! error_kinds {
 
             /// The status it is answered with.
             #[must_use]
-            pub const fn status(self) -> StatusCode {
-                match self { $(Self::$kind => StatusCode::$status),+ }
+            pub fn status(self) -> StatusCode {
+                let status = match self { $(Self::$kind => $status),+ };
+                StatusCode::from_u16(status).expect("three digits make a status")
             }
 
             /// The `error_type` label, and the fragment of the problem's `type`.
@@ -70,41 +72,43 @@ macro_rules! error_kinds {
 
 error_kinds! {
     /// The query string is no valid percent-encoded UTF-8.
-    MalformedQuery = BAD_REQUEST, "malformed_query", "Malformed query string";
+    MalformedQuery = 400, "malformed_query", "Malformed query string";
     /// The body is no JSON.
-    MalformedJson = BAD_REQUEST, "malformed_json", "Malformed JSON";
-    /// The body ended early or could not be read.
-    UnreadableBody = BAD_REQUEST, "unreadable_body", "Unreadable request body";
+    MalformedJson = 400, "malformed_json", "Malformed JSON";
+    /// The body could not be read, such as chunks that are not well-formed.
+    UnreadableBody = 400, "unreadable_body", "Unreadable request body";
     /// There is no user of that id.
-    NotFound = NOT_FOUND, "not_found", "User not found";
+    NotFound = 404, "not_found", "User not found";
     /// Nothing is served at that path.
-    UnknownPath = NOT_FOUND, "unknown_path", "Unknown path";
+    UnknownPath = 404, "unknown_path", "Unknown path";
     /// The path is served, but not with that method; `Allow` lists those it is served with.
-    MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed";
+    MethodNotAllowed = 405, "method_not_allowed", "Method not allowed";
     /// The body is larger than 64 KiB.
-    BodyTooLarge = PAYLOAD_TOO_LARGE, "body_too_large", "Request body too large";
+    BodyTooLarge = 413, "body_too_large", "Request body too large";
     /// The body's content type is not `application/json`.
-    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type";
+    UnsupportedMediaType = 415, "unsupported_media_type", "Unsupported media type";
     /// A value breaks the rules of its field; `errors` lists each.
-    Validation = UNPROCESSABLE_ENTITY, "validation", "Invalid input";
+    Validation = 422, "validation", "Invalid input";
+    /// The client went away before its request was whole; nobody sees the answer.
+    ClientClosedRequest = 499, "client_closed_request", "Client closed request";
     /// A test endpoint failed on purpose.
-    Simulated = INTERNAL_SERVER_ERROR, "simulated", "Simulated error";
-    /// The database refused or broke; nothing was changed.
-    StoreFailed = INTERNAL_SERVER_ERROR, "store_failed", "Storage failure";
+    Simulated = 500, "simulated", "Simulated error";
+    /// The database refused or broke; the change is not acknowledged.
+    StoreFailed = 500, "store_failed", "Storage failure";
     /// A handler panicked; the service lives on.
-    Panic = INTERNAL_SERVER_ERROR, "panic", "Internal error";
+    Panic = 500, "panic", "Internal error";
     /// A fault of the service itself.
-    Internal = INTERNAL_SERVER_ERROR, "internal", "Internal error";
+    Internal = 500, "internal", "Internal error";
     /// More requests are being handled, or more writes are waiting, than the service takes at once.
-    Overloaded = SERVICE_UNAVAILABLE, "overloaded", "Overloaded";
+    Overloaded = 503, "overloaded", "Overloaded";
     /// The service is starting: the database is not open yet.
-    Starting = SERVICE_UNAVAILABLE, "starting", "Starting";
+    Starting = 503, "starting", "Starting";
     /// The service is stopping: requests in flight still finish.
-    Draining = SERVICE_UNAVAILABLE, "draining", "Draining";
-    /// The database does not answer; nothing was changed.
-    StoreUnavailable = SERVICE_UNAVAILABLE, "store_unavailable", "Storage unavailable";
+    Draining = 503, "draining", "Draining";
+    /// The database does not answer; the change is not acknowledged.
+    StoreUnavailable = 503, "store_unavailable", "Storage unavailable";
     /// The request was not done within its deadline; a write may still have been made.
-    Timeout = GATEWAY_TIMEOUT, "timeout", "Deadline exceeded";
+    Timeout = 504, "timeout", "Deadline exceeded";
 }
 
 /// Why a request failed, with what its answer needs to say.
@@ -145,6 +149,9 @@ pub enum ApiError {
     /// [`ErrorKind::Validation`]: at least one field.
     #[error("{}", sentence(.0))]
     Validation(Vec<FieldError>),
+    /// [`ErrorKind::ClientClosedRequest`].
+    #[error("the client went away before its request was whole")]
+    ClientClosedRequest,
     /// [`ErrorKind::Simulated`].
     #[error("this endpoint always fails, to show what a failure looks like")]
     Simulated,
@@ -164,10 +171,10 @@ pub enum ApiError {
     #[error("the service is stopping")]
     Draining,
     /// [`ErrorKind::StoreFailed`].
-    #[error("the database failed; nothing was changed")]
+    #[error("the database failed; a change is not acknowledged")]
     StoreFailed(#[source] StoreError),
     /// [`ErrorKind::StoreUnavailable`].
-    #[error("the database does not answer; nothing was changed")]
+    #[error("the database does not answer; a change is not acknowledged")]
     StoreUnavailable(#[source] StoreError),
     /// [`ErrorKind::Timeout`]: the deadline.
     #[error("the request was not done within {} s; a write may still have been made", .0.as_secs_f64())]
@@ -226,6 +233,7 @@ impl ApiError {
             Self::BodyTooLarge => ErrorKind::BodyTooLarge,
             Self::UnsupportedMediaType(_) => ErrorKind::UnsupportedMediaType,
             Self::Validation(_) => ErrorKind::Validation,
+            Self::ClientClosedRequest => ErrorKind::ClientClosedRequest,
             Self::Simulated => ErrorKind::Simulated,
             Self::Internal(_) => ErrorKind::Internal,
             Self::Panic(_) => ErrorKind::Panic,
@@ -275,7 +283,7 @@ impl ApiError {
         if let Self::MethodNotAllowed { allow, .. } = &self {
             headers.insert(ALLOW, HeaderValue::from_str(allow).expect("methods make a header value"));
         }
-        let cause = self.source().map(|cause| cause_chain(cause).into());
+        let cause = self.source().map(|cause| causes::chain(cause).into());
         response.extensions_mut().insert(Failure { error_type: kind.error_type(), cause });
         response
     }
@@ -333,16 +341,6 @@ fn sentence(errors: &[FieldError]) -> String {
     }
     if let Some(more @ 1..) = errors.len().checked_sub(FAULTS_MAX) {
         let _ = write!(text, "; and {more} more");
-    }
-    text
-}
-
-fn cause_chain(outermost: &dyn Error) -> String {
-    let mut text = outermost.to_string();
-    let mut next = outermost.source();
-    while let Some(cause) = next {
-        let _ = write!(text, ": {cause}");
-        next = cause.source();
     }
     text
 }

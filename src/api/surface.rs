@@ -156,11 +156,13 @@ pub fn route_table() -> RouteTable {
         let route = if template == METRICS.template {
             route.unrecorded(Method::GET).unrecorded(Method::HEAD)
         } else {
-            route.answers(operation.method.clone(), operation.statuses())
+            let route = route.answers(operation.method.clone(), operation.statuses());
+            if operation.serves(&Method::HEAD) { route.answers(Method::HEAD, operation.statuses()) } else { route }
         };
         routes.insert(index, (template, route));
     }
-    RouteTable::new(routes.into_iter().map(|(_, route)| route)).expect("the templates of the table are well-formed")
+    let table = RouteTable::new(routes.into_iter().map(|(_, route)| route));
+    table.expect("the templates of the table are well-formed").exact()
 }
 
 #[cfg(test)]
@@ -169,8 +171,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_error_is_documented_where_it_can_happen() {
-        // Answered outside every operation.
-        let elsewhere = [ErrorKind::UnknownPath, ErrorKind::MethodNotAllowed];
+        // Answered outside every operation, or seen by nobody.
+        let elsewhere = [ErrorKind::UnknownPath, ErrorKind::MethodNotAllowed, ErrorKind::ClientClosedRequest];
         for kind in ErrorKind::ALL.iter().filter(|kind| !elsewhere.contains(kind)) {
             let documented = OPERATIONS.iter().any(|operation| operation.error_kinds().any(|known| known == *kind));
             assert!(documented, "no operation documents {kind:?}");

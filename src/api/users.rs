@@ -6,6 +6,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use sync_wrapper::SyncStream;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 use warp::reply::{Reply, Response};
 
@@ -18,8 +19,8 @@ use crate::users::{Email, Invalid, NewUser, User, UserChange, UserId, UserName};
 /// Largest `limit` of a page.
 pub const LIMIT_MAX: u32 = 1000;
 
-/// Users read and held at once while all of them are listed.
-const CHUNK: u32 = 1000;
+/// Users read and held at once while all of them are listed: some 20 KB of JSON as a rule, 300 KB at the most.
+const CHUNK: u32 = 250;
 
 /// The fields of a user that a client gives.
 const FIELDS: &[&str] = &["name", "email"];
@@ -80,10 +81,9 @@ pub async fn list(app: App, query: String) -> Result<Response, ApiError> {
     let limit = fields.optional("limit", |text| integer(text, 1..=LIMIT_MAX));
     let after = fields.optional("after", |text| integer(text, 0..=i64::MAX)).unwrap_or(0);
     fields.finish()?;
-    let store = app.store()?.clone();
     match limit {
-        Some(limit) => page(&store, after, limit).await,
-        None => all(store, after).await,
+        Some(limit) => page(app.store()?, after, limit).await,
+        None => all(&app, after).await,
     }
 }
 
@@ -100,10 +100,12 @@ async fn page(store: &UserStore, after: i64, limit: u32) -> Result<Response, Api
 /// Lists everything in bounded memory: a chunk is read when the socket has taken the one before it. No read
 /// transaction stays open in between, so a slow client holds up nobody; a user that exists throughout is listed exactly
 /// once, because ids only grow.
-async fn all(store: UserStore, after: i64) -> Result<Response, ApiError> {
+async fn all(app: &App, after: i64) -> Result<Response, ApiError> {
+    let permit = app.listing_permit()?;
+    let store = app.store()?.clone();
     // The first chunk is read before the status is sent, so that a database that does not answer is a 503.
     let first = store.page(after, CHUNK).await?;
-    let listing = Listing { store, next: Some(Chunk { users: first, head: true }), count: 0 };
+    let listing = Listing { store, state: State::First(first), count: 0, _permit: permit };
     let chunks = stream::unfold(listing, |mut listing| async move {
         let chunk = listing.chunk().await.transpose()?;
         Some((chunk, listing))
@@ -116,22 +118,34 @@ async fn all(store: UserStore, after: i64) -> Result<Response, ApiError> {
 /// A listing that is being sent.
 struct Listing {
     store: UserStore,
-    /// What was read and not yet sent; `None` once the end was sent.
-    next: Option<Chunk>,
+    state: State,
     count: usize,
+    _permit: OwnedSemaphorePermit,
 }
 
-struct Chunk {
-    users: Vec<User>,
-    head: bool,
+enum State {
+    /// Nothing was sent yet.
+    First(Vec<User>),
+    /// Users up to this id were sent.
+    After(UserId),
+    /// The end was sent, or the listing broke off.
+    Ended,
 }
 
 impl Listing {
     /// The next piece of the body, or `None` after the last. An error breaks the body off, so that the client cannot
     /// take a part for the whole.
     async fn chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
-        let Some(Chunk { users, head }) = self.next.take() else { return Ok(None) };
-        let mut text = if head { br#"{"users":["#.to_vec() } else { Vec::new() };
+        let (mut text, users) = match std::mem::replace(&mut self.state, State::Ended) {
+            State::First(users) => (br#"{"users":["#.to_vec(), users),
+            State::After(last) => {
+                let users = self.store.page(last.get(), CHUNK).await.inspect_err(|error| {
+                    tracing::error!(cause = %error, sent = self.count, "a listing broke off");
+                })?;
+                (Vec::new(), users)
+            }
+            State::Ended => return Ok(None),
+        };
         for user in &users {
             if self.count > 0 {
                 text.push(b',');
@@ -140,12 +154,7 @@ impl Listing {
             self.count += 1;
         }
         match users.last() {
-            Some(last) if users.len() == CHUNK as usize => {
-                let users = self.store.page(last.id.get(), CHUNK).await.inspect_err(|error| {
-                    tracing::error!(cause = %error, sent = self.count, "a listing broke off");
-                })?;
-                self.next = Some(Chunk { users, head: false });
-            }
+            Some(last) if users.len() == CHUNK as usize => self.state = State::After(last.id),
             _ => text.extend_from_slice(format!(r#"],"count":{}}}"#, self.count).as_bytes()),
         }
         Ok(Some(text.into()))

@@ -59,7 +59,7 @@ pub struct Mix {
 
 type Plan = fn(&mut StdRng) -> Planned;
 
-/// Every kind of request with its weight. About one in six fails, as each kind of fault is sent now and then.
+/// Every kind of request with its weight. Each kind of fault is sent now and then.
 const PLANS: &[(u32, Plan)] = &[
     (200, |rng| Planned::to(&surface::GET_USER, user_path(rng))),
     (80, |rng| {
@@ -128,9 +128,9 @@ impl Iterator for Mix {
     fn next(&mut self) -> Option<Planned> {
         let mut drawn = self.rng.random_range(0..self.total_weight);
         let (_, plan) = PLANS.iter().find(|(weight, _)| {
-            let hit = drawn < *weight;
+            let chosen = drawn < *weight;
             drawn = drawn.saturating_sub(*weight);
-            hit
+            chosen
         })?;
         Some(plan(&mut self.rng))
     }

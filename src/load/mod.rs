@@ -14,6 +14,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, Url};
+use tempfile::NamedTempFile;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -23,7 +24,7 @@ use crate::config::{LoadConfig, ReportTarget};
 use crate::signals::Stop;
 
 pub use mix::{Mix, Planned};
-pub use report::{Answer, NoAnswer, OperationReport, Quantiles, Report, Tally};
+pub use report::{Answer, NoAnswer, OperationReport, Quantiles, Report, Run, StatusReport, Tally};
 
 /// After this, a request counts as unanswered: longer than the service's own deadline.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -112,8 +113,10 @@ async fn send(config: &LoadConfig, stop: Stop) -> Result<Report, LoadError> {
     let end = started + config.duration;
     let mut stopped = std::pin::pin!(stop.requested());
     let mut interrupted = false;
-    for (number, request) in (0_u32..).zip(Mix::seeded(config.seed)) {
-        let due = started + Duration::from_secs_f64(f64::from(number) / config.rate);
+    for (number, request) in (0_u64..).zip(Mix::seeded(config.seed)) {
+        // Exact up to 2^53 requests.
+        #[allow(clippy::cast_precision_loss)]
+        let due = started + Duration::from_secs_f64(number as f64 / config.rate);
         if due >= end {
             break;
         }
@@ -143,8 +146,15 @@ async fn send(config: &LoadConfig, stop: Stop) -> Result<Report, LoadError> {
     let sending = started.elapsed().min(config.duration);
     while in_flight.join_next().await.is_some() {}
     progress.finish();
-    let report = lock(&tally).report(config.target.to_string(), config.seed, config.rate, sending, interrupted);
+    let run = Run { planned: (!interrupted).then(|| planned(config)), sending, interrupted };
+    let report = lock(&tally).report(config.target.to_string(), config.seed, config.rate, &run);
     Ok(report)
+}
+
+/// How many requests are due before the end.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates and durations are positive")]
+fn planned(config: &LoadConfig) -> u64 {
+    (config.rate * config.duration.as_secs_f64()).ceil() as u64
 }
 
 fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
@@ -225,34 +235,38 @@ impl Progress {
     }
 }
 
-/// A report file that appears whole or not at all: it is written beside its place and then moved there.
-struct ReportFile {
-    path: PathBuf,
-    partial: PathBuf,
-    file: std::fs::File,
+/// Where the JSON report goes. A regular file appears whole or not at all: it is written beside its place and then moved
+/// there. Anything else (a pipe, a device) is written to.
+enum ReportFile {
+    Replace { path: PathBuf, partial: NamedTempFile },
+    Write { path: PathBuf, file: std::fs::File },
 }
 
 impl ReportFile {
     fn create(path: &Path) -> Result<Self, LoadError> {
         let failed = |source| LoadError::Report { path: path.to_owned(), source };
-        if path.is_dir() {
-            return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+        // Through links, so that a link stays one.
+        let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if place.exists() && !place.is_file() {
+            let file = std::fs::OpenOptions::new().write(true).open(&place).map_err(failed)?;
+            return Ok(Self::Write { path: path.to_owned(), file });
         }
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let file = std::fs::File::create(&partial).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), partial: partial.into(), file })
+        let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let partial = tempfile::Builder::new().prefix(".load-report-").permissions(readable).tempfile_in(folder);
+        Ok(Self::Replace { path: place, partial: partial.map_err(failed)? })
     }
 
-    fn finish(mut self, text: &str) -> Result<(), LoadError> {
-        let written = self.file.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&self.partial, &self.path));
-        written.map_err(|source| LoadError::Report { path: self.path.clone(), source })
-    }
-}
-
-impl Drop for ReportFile {
-    fn drop(&mut self) {
-        // Gone already where the report was written.
-        let _ = std::fs::remove_file(&self.partial);
+    fn finish(self, text: &str) -> Result<(), LoadError> {
+        match self {
+            Self::Write { path, mut file } => {
+                file.write_all(text.as_bytes()).map_err(|source| LoadError::Report { path, source })
+            }
+            Self::Replace { path, mut partial } => {
+                let written = partial.write_all(text.as_bytes());
+                let moved = written.and_then(|()| partial.persist(&path).map(drop).map_err(|error| error.error));
+                moved.map_err(|source| LoadError::Report { path, source })
+            }
+        }
     }
 }

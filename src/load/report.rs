@@ -40,8 +40,20 @@ pub struct Tally {
 #[derive(Debug)]
 struct OperationTally {
     sent: u64,
-    statuses: BTreeMap<u16, u64>,
     latency: Histogram<u64>,
+    /// Latencies by status; their lengths are the counts.
+    statuses: BTreeMap<u16, Histogram<u64>>,
+}
+
+/// How a run went, beside its requests.
+#[derive(Debug)]
+pub struct Run {
+    /// Requests that were due; unknown when it was interrupted.
+    pub planned: Option<u64>,
+    /// How long requests were started.
+    pub sending: Duration,
+    /// Whether a signal ended it early.
+    pub interrupted: bool,
 }
 
 /// The report, as it is written to JSON. Times are in seconds.
@@ -57,6 +69,8 @@ pub struct Report {
     pub sending_seconds: f64,
     /// Whether a signal ended it early.
     pub interrupted: bool,
+    /// Requests that were due, but for which there was no place before the end: as many as allowed were in flight.
+    pub not_started: u64,
     /// Requests started.
     pub sent: u64,
     /// Requests answered.
@@ -85,8 +99,17 @@ pub struct OperationReport {
     /// Requests answered.
     pub answered: u64,
     /// Answers by status.
-    pub statuses: BTreeMap<u16, u64>,
+    pub statuses: BTreeMap<u16, StatusReport>,
     /// Over its answers.
+    pub latency_seconds: Quantiles,
+}
+
+/// The answers of one operation with one status.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct StatusReport {
+    /// How many.
+    pub answered: u64,
+    /// Over these answers.
     pub latency_seconds: Quantiles,
 }
 
@@ -138,7 +161,7 @@ impl Tally {
                 self.latency.saturating_record(micros);
                 let operation = self.operation(request);
                 operation.latency.saturating_record(micros);
-                *operation.statuses.entry(answer.status).or_default() += 1;
+                operation.statuses.entry(answer.status).or_insert_with(histogram).saturating_record(micros);
                 if let Some(kind) = answer.error_type {
                     *self.errors.entry(kind).or_default() += 1;
                 }
@@ -171,7 +194,7 @@ impl Tally {
     #[must_use]
     pub fn server_errors(&self) -> u64 {
         let all = self.operations.values().flat_map(|operation| &operation.statuses);
-        all.filter(|(status, _)| **status >= 500).map(|(_, count)| count).sum()
+        all.filter(|(status, _)| **status >= 500).map(|(_, latency)| latency.len()).sum()
     }
 
     /// Latencies so far.
@@ -182,21 +205,22 @@ impl Tally {
 
     /// The report of a run.
     #[must_use]
-    pub fn report(&self, target: String, seed: u64, rate: f64, sending: Duration, interrupted: bool) -> Report {
+    pub fn report(&self, target: String, seed: u64, rate: f64, run: &Run) -> Report {
         let operations = self.operations.iter().map(|((route, method), operation)| OperationReport {
             method,
             route,
             sent: operation.sent,
             answered: operation.latency.len(),
-            statuses: operation.statuses.clone(),
+            statuses: operation.statuses.iter().map(|(status, latency)| (*status, StatusReport::of(latency))).collect(),
             latency_seconds: Quantiles::of(&operation.latency),
         });
         Report {
             target,
             seed,
             rate,
-            sending_seconds: sending.as_secs_f64(),
-            interrupted,
+            sending_seconds: run.sending.as_secs_f64(),
+            interrupted: run.interrupted,
+            not_started: run.planned.map_or(0, |planned| planned.saturating_sub(self.sent())),
             sent: self.sent(),
             answered: self.answered(),
             unanswered: self.unanswered.clone(),
@@ -205,6 +229,12 @@ impl Tally {
             errors: self.errors.clone(),
             operations: operations.collect(),
         }
+    }
+}
+
+impl StatusReport {
+    fn of(latency: &Histogram<u64>) -> Self {
+        Self { answered: latency.len(), latency_seconds: Quantiles::of(latency) }
     }
 }
 
@@ -231,16 +261,17 @@ impl fmt::Display for Report {
             let OperationReport { method, route, sent, latency_seconds: latency, .. } = operation;
             let [p50, p95, p99] = [latency.p50, latency.p95, latency.p99].map(milliseconds);
             let statuses: Vec<_> =
-                operation.statuses.iter().map(|(status, count)| format!("{status}×{count}")).collect();
+                operation.statuses.iter().map(|(status, report)| format!("{status}×{}", report.answered)).collect();
             writeln!(f, "{method:<8}{route:<18}{sent:>7}{p50:>11}{p95:>11}{p99:>11}  {}", statuses.join(" "))?;
         }
         if !self.errors.is_empty() {
             let errors: Vec<_> = self.errors.iter().map(|(kind, count)| format!("{kind}×{count}")).collect();
             writeln!(f, "\nErrors by type: {}", errors.join(" "))?;
         }
-        if self.start_delay_max_seconds > 0.1 {
-            let late = milliseconds(self.start_delay_max_seconds);
-            writeln!(f, "\nRequests started up to {late} late: raise --concurrency, or lower --rate.")?;
+        if self.not_started > 0 || self.start_delay_max_seconds > 0.1 {
+            let (late, never) = (milliseconds(self.start_delay_max_seconds), self.not_started);
+            let advice = "raise --concurrency, or lower --rate";
+            writeln!(f, "\nRequests started up to {late} late, and {never} were never started: {advice}.")?;
         }
         Ok(())
     }
@@ -278,22 +309,27 @@ mod tests {
             tally.started(request, Duration::ZERO);
             tally.ended(request, outcome);
         }
-        let report = tally.report(String::new(), 1, 1.0, Duration::from_secs(1), false);
+        let report = tally.report(
+            String::new(),
+            1,
+            1.0,
+            &Run { planned: Some(7), sending: Duration::from_secs(1), interrupted: false },
+        );
 
-        assert_eq!((report.sent, report.answered), (5, 4));
+        assert_eq!((report.sent, report.answered, report.not_started), (5, 4, 2));
         assert_eq!(report.unanswered, BTreeMap::from([("timed out", 1)]));
         assert_eq!(report.errors, BTreeMap::from([("overloaded".to_owned(), 1), ("unknown_path".to_owned(), 1)]));
         let rows: Vec<_> = report
             .operations
             .iter()
-            .map(|row| (row.method, row.route, row.sent, row.answered, row.statuses.clone()))
+            .map(|row| {
+                let statuses: Vec<_> = row.statuses.iter().map(|(status, report)| (*status, report.answered)).collect();
+                (row.method, row.route, row.sent, row.answered, statuses)
+            })
             .collect();
         assert_eq!(
             rows,
-            [
-                ("GET", "/api/users", 4, 3, BTreeMap::from([(200, 2), (503, 1)])),
-                ("OTHER", "unmatched", 1, 1, BTreeMap::from([(404, 1)])),
-            ]
+            [("GET", "/api/users", 4, 3, vec![(200, 2), (503, 1)]), ("OTHER", "unmatched", 1, 1, vec![(404, 1)]),]
         );
         assert_eq!(tally.server_errors(), 1);
         assert!((report.operations[0].latency_seconds.p50 - 0.002).abs() < 1e-5, "{:?}", report.operations[0]);

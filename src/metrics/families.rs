@@ -81,7 +81,8 @@ impl Red {
     }
 
     /// The same, with the closed set of kinds of error that the service attaches to its responses
-    /// ([`Failure`](super::Failure)): their series exist at 0 from the start too.
+    /// ([`Failure`](super::Failure)): their series exist at 0 from the start too. A service that leaves some failures
+    /// unnamed adds [`names::ERROR_UNCLASSIFIED_CLIENT`] and [`names::ERROR_UNCLASSIFIED_SERVER`].
     ///
     /// # Errors
     ///

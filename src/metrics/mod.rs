@@ -21,6 +21,5 @@ mod service;
 pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, accept_encoding, exposition};
 pub use families::Red;
 pub use instrument::Failure;
-pub use request_id::{HEADER as REQUEST_ID_HEADER, RequestId};
 pub use routes::{Route, RouteTable, Template, TemplateError};
 pub use service::{BuildInfo, ServiceMetrics};

@@ -1,7 +1,7 @@
 //! Every metric this project exposes: name, help text, labels, buckets and closed label-value sets.
 //!
-//! No other Rust file spells a metric name or a label. Units, prefixes and the frozen legacy names follow
-//! docs/metrics.md.
+//! No other Rust file spells a metric name or a label. Units are base units; `app_*`
+//! names are legacy and frozen.
 
 use prometheus::{HistogramOpts, Opts};
 
@@ -125,7 +125,7 @@ pub const API_BUILD_INFO: Definition = Definition {
 /// Legacy: all finished requests, without labels.
 pub const APP_REQUESTS_TOTAL: Definition = Definition {
     name: "app_requests_total",
-    help: "Legacy: finished HTTP requests in all, the sum of http_requests_total.",
+    help: "Legacy: finished HTTP requests in all; http_requests_total has them by method, route and status.",
     labels: &[],
 };
 

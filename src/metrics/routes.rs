@@ -163,6 +163,7 @@ pub struct RouteTable {
     routes: Vec<Route>,
     literals: HashMap<String, usize>,
     patterns: Vec<(Template, usize)>,
+    exact: bool,
 }
 
 impl RouteTable {
@@ -170,19 +171,28 @@ impl RouteTable {
     ///
     /// # Errors
     ///
-    /// When a template cannot be parsed or is given twice.
+    /// When a template cannot be parsed, or fits the same paths as another.
     pub fn new<R: Into<Route>>(routes: impl IntoIterator<Item = R>) -> Result<Self, TemplateError> {
-        let mut table = Self { routes: Vec::new(), literals: HashMap::new(), patterns: Vec::new() };
+        let mut table = Self { routes: Vec::new(), literals: HashMap::new(), patterns: Vec::new(), exact: false };
         for route in routes {
             table.add(route.into())?;
         }
         Ok(table)
     }
 
+    /// Takes a path with a trailing slash for another path. Without this it belongs to the same route, as warp's own
+    /// `path::end` and `path!` have it.
+    #[must_use]
+    pub fn exact(mut self) -> Self {
+        self.exact = true;
+        self
+    }
+
     fn add(&mut self, route: Route) -> Result<(), TemplateError> {
         let template = Template::parse(&route.template)?;
-        if self.routes.iter().any(|known| known.template == route.template) {
-            return Err(TemplateError { template: route.template, reason: "it is given twice" });
+        let twin = |(known, _): &(Template, usize)| known.segments == template.segments;
+        if self.literals.contains_key(&route.template) || self.patterns.iter().any(twin) {
+            return Err(TemplateError { template: route.template, reason: "another fits the same paths" });
         }
         let index = self.routes.len();
         if template.is_literal() {
@@ -205,12 +215,13 @@ impl RouteTable {
 
     /// The position of a path's route; [`Self::unmatched`] when there is none.
     pub(super) fn index(&self, path: &str) -> usize {
-        self.literals.get(path).copied().unwrap_or_else(|| {
-            self.patterns
-                .iter()
-                .find(|(template, _)| template.matches(path))
-                .map_or(self.unmatched(), |&(_, index)| index)
-        })
+        let without_slash = || path.strip_suffix('/').filter(|_| !self.exact);
+        self.find(path).or_else(|| self.find(without_slash()?)).unwrap_or(self.unmatched())
+    }
+
+    fn find(&self, path: &str) -> Option<usize> {
+        let pattern = || self.patterns.iter().find(|(template, _)| template.matches(path)).map(|(_, index)| *index);
+        self.literals.get(path).copied().or_else(pattern)
     }
 
     /// The position that stands for every path outside the table.
@@ -241,7 +252,8 @@ mod tests {
     use super::*;
 
     fn table() -> RouteTable {
-        RouteTable::new(["/", "/api/users", "/api/users/{id}", "/api/users/me", "/docs/{file}"]).unwrap()
+        let table = RouteTable::new(["/", "/api/users", "/api/users/{id}", "/api/users/me", "/docs/{file}"]);
+        table.unwrap().exact()
     }
 
     #[test]
@@ -282,8 +294,22 @@ mod tests {
     }
 
     #[test]
-    fn a_template_given_twice_is_refused() {
+    fn a_template_that_fits_the_same_paths_as_another_is_refused() {
         assert!(RouteTable::new(["/a", "/b", "/a"]).is_err());
+        assert!(RouteTable::new(["/a/{x}", "/a/{y}"]).is_err());
+    }
+
+    #[test]
+    fn a_trailing_slash_belongs_to_the_route_unless_paths_are_exact() {
+        let table = RouteTable::new(["/", "/hello/{name}", "/about"]).unwrap();
+
+        for (path, route) in [("/hello/Ada/", "/hello/{name}"), ("/about/", "/about"), ("/", "/")] {
+            assert_eq!(table.resolve(path), route);
+        }
+        for path in ["/hello//", "/about//", "//", "/hello/"] {
+            assert_eq!(table.resolve(path), if path == "//" { "/" } else { names::UNMATCHED }, "{path}");
+        }
+        assert_eq!(table.exact().resolve("/about/"), names::UNMATCHED);
     }
 
     #[test]

@@ -69,6 +69,8 @@ impl FromStr for DatabaseUrl {
             ));
         }
         match url.strip_prefix("sqlite://") {
+            // SQLite's own words for memory and for URLs: each connection would get a database of its own.
+            Some(path) if path.starts_with(':') || path.starts_with("file:") => Err(InvalidDatabaseUrl(ACCEPTED)),
             Some(path) if path.contains(['?', '#']) => {
                 Err(InvalidDatabaseUrl("a SQLite URL takes no parameters; expected sqlite://PATH or sqlite::memory:"))
             }
@@ -163,10 +165,10 @@ pub enum StoreError {
     /// More writes are waiting than the queue holds; nothing was written, and trying again soon may work.
     #[error("too many writes are waiting")]
     Overloaded,
-    /// The database is busy, closed or gone; nothing was written, and trying again later may work.
+    /// The database is busy, closed or gone; the write is not acknowledged, and trying again later may work.
     #[error("the database does not answer")]
     Unavailable(#[source] Cause),
-    /// The database refused or broke: a full disk, a damaged file. Nothing was written.
+    /// The database refused or broke: a full disk, a damaged file. The write is not acknowledged.
     #[error("the database failed")]
     Failed(#[source] Cause),
 }
@@ -185,7 +187,7 @@ impl UserStore {
     ///
     /// # Errors
     ///
-    /// When the write is not durable; then it was not made.
+    /// When the write is not acknowledged. It was not made, unless the database broke during its commit.
     pub async fn create(&self, user: NewUser) -> Result<User, StoreError> {
         let Backend::Sqlite(store) = &self.0;
         store.create(user).await
@@ -215,7 +217,7 @@ impl UserStore {
     ///
     /// # Errors
     ///
-    /// When the write is not durable; then it was not made.
+    /// When the write is not acknowledged. It was not made, unless the database broke during its commit.
     pub async fn update(&self, id: UserId, change: UserChange) -> Result<Option<User>, StoreError> {
         let Backend::Sqlite(store) = &self.0;
         store.update(id, change).await
@@ -225,13 +227,13 @@ impl UserStore {
     ///
     /// # Errors
     ///
-    /// When the write is not durable; then it was not made.
+    /// When the write is not acknowledged. It was not made, unless the database broke during its commit.
     pub async fn delete(&self, id: UserId) -> Result<bool, StoreError> {
         let Backend::Sqlite(store) = &self.0;
         store.delete(id).await
     }
 
-    /// Whether the store reads and still takes writes.
+    /// Whether the store reads, and its writer still takes writes. Whether the disk has room is not tried.
     ///
     /// # Errors
     ///
@@ -268,6 +270,8 @@ mod tests {
             ("users.db", "no scheme"),
             ("sqlite://", "no path"),
             ("sqlite://data/", "a folder"),
+            ("sqlite://:memory:", "another way to say memory, which each connection would have to itself"),
+            ("sqlite://file:users.db", "SQLite's own URL"),
             ("sqlite://users.db?mode=ro", "parameters, which could switch off durability"),
             ("mysql://host/db", "another database"),
             ("postgres://user:secret@host/db", "not supported yet"),

@@ -8,16 +8,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Committed, DatabaseUrl, OnCommit, OpenError, StoreError, Target};
 use crate::users::{Email, NewUser, User, UserChange, UserId, UserName};
 
 /// How long a statement waits for another program that holds the database. Below the request time-out's default (10 s),
-/// so that a client learns the reason.
+/// so that a client whose write is the first to wait learns the reason.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reader connections at most; each is a thread. Reads take microseconds, so a few serve many requests.
@@ -28,6 +29,9 @@ const QUEUE: usize = 1024;
 
 /// Writes in one transaction at most, so that the first of them is not kept waiting for long.
 const GROUP: usize = 256;
+
+/// Pause before a start tries again to prepare a database that another process holds.
+const PREPARE_AGAIN: Duration = Duration::from_millis(20);
 
 /// How often the number of users is read anew, for writes by other programs.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(5);
@@ -60,30 +64,23 @@ type Row = (i64, String, String);
 impl SqliteStore {
     pub(super) async fn open(url: &DatabaseUrl, on_commit: OnCommit) -> Result<Self, OpenError> {
         let options = connect_options(url)?;
-        let explain = |error| explain_open(url, error);
-        let mut writer = options.connect().await.map_err(explain)?;
-        if is_foreign(&mut writer).await.map_err(explain)? {
-            return Err(OpenError::Foreign { database: url.clone() });
-        }
-        if matches!(url.0, Target::SqliteFile(_)) {
-            // Kept in the file from now on, so that readers need not ask for it.
-            sqlx::query("PRAGMA journal_mode = WAL").execute(&mut writer).await.map_err(explain)?;
-        }
-        sqlx::migrate!("src/store/migrations/sqlite")
-            .run(&mut writer)
-            .await
-            .map_err(|error| explain_migration(url, error))?;
-        let users = count(&mut writer).await.map_err(explain)?;
+        let (writer, users) = prepare_patiently(url, &options).await?;
         on_commit(Committed { created: 0, deleted: 0, users });
 
         let readers = SqlitePoolOptions::new()
+            .min_connections(READERS)
             .max_connections(READERS)
             .acquire_timeout(BUSY_TIMEOUT)
-            // A connection to a file in this process does not go stale.
+            // A read that waited for a connection is no event; one that waited in vain is an error of its own.
+            .acquire_slow_threshold(BUSY_TIMEOUT)
+            // A connection to a file in this process does not go stale, and is kept: a new one would need a file
+            // descriptor when there may be none, and would open whatever then stands at the path.
             .test_before_acquire(false)
-            .connect_with(options)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.create_if_missing(false))
             .await
-            .map_err(explain)?;
+            .map_err(|error| explain_open(url, error))?;
         let (sender, commands) = mpsc::channel(QUEUE);
         tokio::spawn(Writer { connection: writer, users, on_commit }.run(commands));
         Ok(Self { readers, writer: sender })
@@ -203,6 +200,12 @@ impl Writer {
                     let _ = reply.send(Ok(outcome));
                 }
             }
+            // One change must not fail those that only happened to wait with it.
+            Err(error) if group.len() > 1 && !is_busy(&error) => {
+                for waiting in group {
+                    Box::pin(self.write(vec![waiting])).await;
+                }
+            }
             Err(error) => {
                 let error = explain(error);
                 for (_, reply) in group {
@@ -227,16 +230,31 @@ impl Writer {
 }
 
 /// Makes all changes of a group in one transaction, or none.
+///
+/// Plain statements instead of sqlx's transaction: on a full disk SQLite rolls back by itself, after which sqlx would
+/// take the connection to be in a transaction for good. Nothing cancels the writer, so none is left open.
 async fn commit(
     connection: &mut SqliteConnection,
     group: &[Waiting],
 ) -> Result<(Vec<Option<User>>, Committed), sqlx::Error> {
     // IMMEDIATE takes the write lock first: a transaction that has read cannot wait for it later.
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    execute(connection, "BEGIN IMMEDIATE").await?;
+    let outcome = apply_all(connection, group).await;
+    if outcome.is_err() {
+        // Fails where SQLite has rolled back already.
+        let _ = execute(connection, "ROLLBACK").await;
+    }
+    outcome
+}
+
+async fn apply_all(
+    connection: &mut SqliteConnection,
+    group: &[Waiting],
+) -> Result<(Vec<Option<User>>, Committed), sqlx::Error> {
     let mut outcomes = Vec::with_capacity(group.len());
     let (mut created, mut deleted) = (0, 0);
     for (change, _) in group {
-        let outcome = apply(&mut transaction, change).await?;
+        let outcome = apply(connection, change).await?;
         match change {
             Change::Create(_) => created += 1,
             Change::Delete(_) => deleted += u64::from(outcome.is_some()),
@@ -244,9 +262,13 @@ async fn commit(
         }
         outcomes.push(outcome);
     }
-    let users = count(&mut transaction).await?;
-    transaction.commit().await?;
+    let users = count(connection).await?;
+    execute(connection, "COMMIT").await?;
     Ok((outcomes, Committed { created, deleted, users }))
+}
+
+async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::query(statement).execute(connection).await.map(drop)
 }
 
 async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<Option<User>, sqlx::Error> {
@@ -267,6 +289,52 @@ async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<Opt
     };
     let row: Option<Row> = query.fetch_optional(connection).await?;
     Ok(row.and_then(user))
+}
+
+/// Prepares, and tries again while another process is preparing the same file: some of the locks that this takes do not
+/// wait (SQLite's documentation of `SQLITE_BUSY`).
+async fn prepare_patiently(
+    url: &DatabaseUrl,
+    options: &SqliteConnectOptions,
+) -> Result<(SqliteConnection, i64), OpenError> {
+    let patience = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match prepare(url, options).await {
+            Err(OpenError::Locked { .. }) if Instant::now() < patience => tokio::time::sleep(PREPARE_AGAIN).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The writer's connection to a database with the current schema, and the number of users in it.
+async fn prepare(url: &DatabaseUrl, options: &SqliteConnectOptions) -> Result<(SqliteConnection, i64), OpenError> {
+    let explain = |error| explain_open(url, error);
+    let mut writer = options.connect().await.map_err(explain)?;
+    if is_foreign(&mut writer).await.map_err(explain)? {
+        return Err(OpenError::Foreign { database: url.clone() });
+    }
+    if matches!(url.0, Target::SqliteFile(_)) {
+        // Kept in the file from now on, so that readers need not ask for it.
+        execute(&mut writer, "PRAGMA journal_mode = WAL").await.map_err(explain)?;
+    }
+    migrate(&mut writer).await.map_err(|error| explain_migration(url, error))?;
+    // SQLite opens a file that may not be written for reading, without a word; taking the write lock tells.
+    execute(&mut writer, "BEGIN IMMEDIATE").await.map_err(explain)?;
+    execute(&mut writer, "ROLLBACK").await.map_err(explain)?;
+    let users = count(&mut writer).await.map_err(explain)?;
+    Ok((writer, users))
+}
+
+/// Brings the schema up to date. When two processes meet at a fresh file, the second finds the tables half-way through
+/// its own attempt; trying again, it finds everything done.
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), MigrateError> {
+    let migrations = sqlx::migrate!("src/store/migrations/sqlite");
+    match migrations.run_direct(None, connection, false).await {
+        Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)) => {
+            migrations.run_direct(None, connection, false).await
+        }
+        outcome => outcome,
+    }
 }
 
 /// Whether the database belongs to another program: it has tables, and none of ours. Reads only.
@@ -335,18 +403,20 @@ fn explain_open(url: &DatabaseUrl, error: sqlx::Error) -> OpenError {
     }
 }
 
-fn explain_migration(url: &DatabaseUrl, error: sqlx::migrate::MigrateError) -> OpenError {
-    use sqlx::migrate::MigrateError::Execute;
+fn explain_migration(url: &DatabaseUrl, error: MigrateError) -> OpenError {
     match error {
-        Execute(error) if result_code(&error).is_some() => explain_open(url, error),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => explain_open(url, error),
         other => OpenError::Schema { database: url.clone(), source: Arc::new(other) },
     }
 }
 
+fn is_busy(error: &sqlx::Error) -> bool {
+    matches!(result_code(error), Some(SQLITE_BUSY | SQLITE_LOCKED))
+}
+
 fn explain(error: sqlx::Error) -> StoreError {
     use sqlx::Error::{PoolClosed, PoolTimedOut, WorkerCrashed};
-    let passing = matches!(error, PoolClosed | PoolTimedOut | WorkerCrashed)
-        || matches!(result_code(&error), Some(SQLITE_BUSY | SQLITE_LOCKED));
+    let passing = matches!(error, PoolClosed | PoolTimedOut | WorkerCrashed) || is_busy(&error);
     if passing { StoreError::Unavailable(Arc::new(error)) } else { StoreError::Failed(Arc::new(error)) }
 }
 
@@ -516,6 +586,75 @@ mod tests {
         .await
         .expect("the count follows");
         assert_eq!(told.all().iter().map(|c| c.created).sum::<u64>(), 0, "not created by this process");
+    }
+
+    #[tokio::test]
+    async fn the_store_recovers_when_a_full_database_has_room_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+        let small = connect_options(&file_url(&folder)).unwrap().pragma("max_page_count", "9");
+        let mut writer = Writer { connection: small.connect().await.unwrap(), users: 0, on_commit: Arc::new(|_| ()) };
+        let mut write = async |name: &str| {
+            let (reply, mut answer) = oneshot::channel();
+            writer.write(vec![(Change::Create(new_user(name)), reply)]).await;
+            let answer = answer.try_recv().unwrap();
+            if answer.is_err() {
+                execute(&mut writer.connection, "PRAGMA max_page_count = 1000").await.unwrap();
+            }
+            answer
+        };
+
+        let mut full = None;
+        for _ in 0..1000 {
+            full = write(&"x".repeat(200)).await.err();
+            if full.is_some() {
+                break;
+            }
+        }
+
+        assert!(matches!(full, Some(StoreError::Failed(_))), "{full:?}");
+        assert!(write("room again").await.is_ok());
+        assert!(store.create(new_user("and for others")).await.is_ok(), "no lock is left behind");
+    }
+
+    #[tokio::test]
+    async fn a_change_that_fails_does_not_fail_those_that_wait_with_it() {
+        let (store, told) = in_memory().await;
+        let john = store.create(new_user("John")).await.unwrap();
+        // The id space is used up: no user can be created any more.
+        let last = "UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'users'";
+        sqlx::query(last).execute(&store.readers).await.unwrap();
+        let rename = UserChange { name: Some("Jane".parse().unwrap()), email: None };
+
+        let (before, created, after) = tokio::join!(
+            store.update(john.id, rename.clone()),
+            store.create(new_user("one too many")),
+            store.delete(john.id)
+        );
+
+        assert_eq!(before.unwrap().unwrap().name.as_str(), "Jane");
+        assert!(matches!(created, Err(StoreError::Failed(_))), "{created:?}");
+        assert!(after.unwrap());
+        assert_eq!(
+            told.all().iter().map(|c| (c.created, c.deleted)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)),
+            (1, 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn two_processes_may_meet_at_a_fresh_file() {
+        for _ in 0..10 {
+            let folder = tempfile::tempdir().unwrap();
+            let (one, two) = (file_url(&folder), file_url(&folder));
+
+            let (one, two) = tokio::join!(
+                tokio::spawn(async move { SqliteStore::open(&one, Arc::new(|_| ())).await.map(drop) }),
+                tokio::spawn(async move { SqliteStore::open(&two, Arc::new(|_| ())).await.map(drop) })
+            );
+
+            assert!(one.unwrap().is_ok());
+            assert!(two.unwrap().is_ok());
+        }
     }
 
     #[tokio::test]

@@ -127,7 +127,8 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
     const DEADLINE: &str = "expected a duration with its unit, such as 8s or 500ms, from 1ms to 1h";
     const DRAIN: &str = "expected a duration with its unit, such as 8s or 500ms, from 0s to 1h";
     const COUNT: &str = "expected a number from 1 to 1000000";
-    const FILTER: &str = "expected a level or tracing directives";
+    const FILTER: &str =
+        "expected a level (error, warn, info, debug, trace, off), or directives such as info,http_request=warn";
     const SEED: &str = "expected a number from 0 to 18446744073709551615";
     const URL: &str = "expected a URL such as http://127.0.0.1:8000";
     let cases = [
@@ -154,6 +155,8 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
         ("serve", "--log-format", "LOG_FORMAT", "xml", "expected text or json", "another format"),
         ("serve", "--log-format", "LOG_FORMAT", "", "expected text or json", "empty"),
         ("serve", "--log", "RUST_LOG", "a=b=c", FILTER, "no directive"),
+        ("serve", "--log", "RUST_LOG", "", FILTER, "empty"),
+        ("serve", "--log", "RUST_LOG", "loud", FILTER, "a mistyped level, which would silence all else as a target"),
         ("serve", "--log", "RUST_LOG", "info,http_request=loud", FILTER, "no level"),
         ("serve", "--seed", "API_SEED", "-1", SEED, "negative"),
         ("serve", "--seed", "API_SEED", "18446744073709551616", SEED, "2^64"),
@@ -414,7 +417,7 @@ async fn a_health_check_fails_with_a_sentence_where_nothing_good_answers() {
     // The system takes connections for it; it never answers.
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let cases = [
-        (format!("http://{nobody}/health"), "3s", "does not answer within 3s", "nothing listens"),
+        (format!("http://{nobody}/health"), "3s", "cannot be reached: ", "nothing listens"),
         (server.url("/api/error"), "3s", "answers 500 Internal Server Error, expected 200 OK", "it answers a failure"),
         (server.url("/nope"), "3s", "answers 404 Not Found, expected 200 OK", "it answers something else"),
         (format!("http://{}/", mute.local_addr().unwrap()), "200ms", "does not answer within 200ms", "it hangs"),

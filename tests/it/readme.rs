@@ -71,7 +71,8 @@ async fn the_examples_of_the_readme_show_what_happens() {
 
     for example in examples {
         let command = example.command.replace("localhost:8000", &server.address);
-        let output = tokio::process::Command::new("bash").args(["-c", &command]).output().await.unwrap();
+        let output =
+            tokio::process::Command::new("bash").args(["-c", &command]).env("NO_PROXY", "*").output().await.unwrap();
 
         let got = String::from_utf8(output.stdout).unwrap().replace(&server.address, "localhost:8000");
         let got: Vec<_> = got.lines().map(str::trim_end).collect();
@@ -108,5 +109,31 @@ fn the_settings_of_the_readme_are_those_of_the_command_line() {
         for name in names {
             assert!(readme.contains(&format!("`{name}`")), "{command}: {name} is not in the README");
         }
+        // A flag, its variable and its default stand in one row.
+        let rows = help.split("\n      --").skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>().join(" "));
+        for row in rows {
+            let piece = |mark: &str| row.split(mark).nth(1).map(|rest| rest.split(['=', ']']).next().unwrap());
+            if let (Some(flag), Some(name), Some(default)) =
+                (row.split(' ').next(), piece("[env: "), piece("[default: "))
+            {
+                let shown = readme.lines().any(|line| {
+                    [flag, name, default]
+                        .iter()
+                        .all(|text| line.contains(&format!("`{}{text}`", if *text == flag { "--" } else { "" })))
+                });
+                // The one-option commands stand in a sentence.
+                assert!(shown || command == "healthcheck", "--{flag}, {name}, {default} do not stand in one row");
+            }
+        }
+    }
+    let all: Vec<String> = ["serve", "load", "healthcheck"]
+        .iter()
+        .map(|command| {
+            let help = std::process::Command::new(crate::support::BINARY).args([command, "--help"]).output().unwrap();
+            String::from_utf8(help.stdout).unwrap()
+        })
+        .collect();
+    for flag in readme.lines().filter_map(|line| line.strip_prefix("| `--")?.split('`').next()) {
+        assert!(all.iter().any(|help| help.contains(&format!("--{flag} "))), "no command takes --{flag}");
     }
 }

@@ -77,15 +77,14 @@ impl Prometheus {
 
     async fn starts(&mut self) -> bool {
         let url = format!("http://{}/-/ready", self.address);
-        loop {
-            if self.child.try_wait().unwrap().is_some() {
-                return false;
-            }
-            if self.client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200) {
-                return true;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        let Self { child, client, .. } = self;
+        let child = std::sync::Mutex::new(child);
+        eventually("Prometheus' start or end", async || {
+            let ended = child.lock().unwrap().try_wait().unwrap().is_some();
+            let ready = client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200);
+            (ended || ready).then_some(!ended)
+        })
+        .await
     }
 
     /// Waits for two scrapes that began after this call, so that whatever had happened by now is seen, and in-progress
