@@ -15,7 +15,7 @@ check-format: ## Fail when a file is not formatted
 lint: ## Clippy, warnings denied
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 
-unit: ## All tests: unit, integration, doc
+unit: tools ## All tests: unit, integration, doc
 	$(CARGO) test --locked --all-features
 
 doc: ## The documentation, warnings denied

@@ -1,9 +1,10 @@
 //! What being monitored costs, side by side in one run.
 //!
-//! **The instrumentation**: throughput of `GET /api/users/{id}` with and without it. Two servers with the same store answer in turn (off, on, off, on, …), each alone while it is measured. Each has a
-//! runtime with one worker, which the client keeps busy, so throughput is the inverse of the worker's time per request.
-//! The client is a bare loop over keep-alive connections in a thread of its own. Absolute figures mean little on a
-//! shared machine; the ratio is what counts. No log is written: both would pay the same for it.
+//! **The instrumentation**: throughput of `GET /api/users/{id}` without it, with it, and with it and its log line. Three
+//! servers with the same store answer in turn (a, b, c, a, b, c, …), each alone while it is measured. Each has a runtime
+//! with one worker, which the client keeps busy, so throughput is the inverse of the worker's time per request. The
+//! client is a bare loop over keep-alive connections in a thread of its own. Absolute figures mean little on a shared
+//! machine; the ratios are what counts. Log lines are formatted as text and thrown away.
 //!
 //! **A large scrape**: latency of `GET /health` while nobody scrapes, and while a registry of 100,000 series is scraped
 //! without a pause, on a runtime with one worker: if encoding held it up, requests would wait for tens of milliseconds.
@@ -26,6 +27,10 @@ use api_monitoring::users::NewUser;
 use prometheus::Registry;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use warp::Filter;
 use warp::reply::Response;
 
@@ -47,23 +52,31 @@ fn main() {
 }
 
 fn instrumentation(store: UserStore) {
+    let logging = Arc::new(AtomicBool::new(false));
+    let enabled = Arc::clone(&logging);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::sink);
+    let only_when_asked = dynamic_filter_fn(move |_, _| enabled.load(Ordering::Relaxed));
+    tracing_subscriber::registry().with(lines.with_filter(only_when_asked)).init();
+
     let (red, app) = assemble(store);
     let off = Server::start(api::routes(app.clone()));
     let on = Server::start(red.instrument(api::routes(app)));
+    let logged = |address| {
+        logging.store(true, Ordering::Relaxed);
+        let throughput = round(address);
+        logging.store(false, Ordering::Relaxed);
+        throughput
+    };
 
     round(off.address);
     round(on.address);
-    let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (a, b) = (round(off.address), round(on.address));
-        without.push(a);
-        with.push(b);
-        ratios.push(b / a);
-    }
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| (round(off.address), round(on.address), logged(on.address))).collect();
     println!("GET /api/users/{{id}}, {CONNECTIONS} connections, {ROUNDS} rounds of {} s each", ROUND.as_secs());
-    print("requests/s without instrumentation", &mut without, 0);
-    print("requests/s with instrumentation", &mut with, 0);
-    print("ratio with / without", &mut ratios, 3);
+    print("requests/s without instrumentation", 0, rounds.iter().map(|(a, _, _)| *a));
+    print("requests/s with instrumentation", 0, rounds.iter().map(|(_, b, _)| *b));
+    print("requests/s with a log line each too", 0, rounds.iter().map(|(_, _, c)| *c));
+    print("ratio with / without", 3, rounds.iter().map(|(a, b, _)| b / a));
+    print("ratio with log lines / without", 3, rounds.iter().map(|(a, _, c)| c / a));
     assert!(red.finished_requests() > 0, "the instrumented server recorded what it answered");
 }
 
@@ -199,7 +212,8 @@ fn round(address: SocketAddr) -> f64 {
     answered as f64 / started.elapsed().as_secs_f64()
 }
 
-fn print(what: &str, values: &mut [f64], digits: usize) {
+fn print(what: &str, digits: usize, values: impl Iterator<Item = f64>) {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let (low, median, high) = (values[0], values[values.len() / 2], values[values.len() - 1]);
     println!("  {what:<36} median {median:.digits$}  (from {low:.digits$} to {high:.digits$})");

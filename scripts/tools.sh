@@ -26,9 +26,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$tools"
 cd "$work"
-# apt's own lists may be absent on a fresh machine; refreshing them is the one step that wants root.
+# The machine's own package lists may be absent or old. Fresh ones are fetched into this folder, not into the system's,
+# so that no root is needed.
+mkdir -p state/lists/partial cache/archives/partial
+fresh=(-o "Dir::State=$PWD/state" -o Dir::State::status=/var/lib/dpkg/status -o "Dir::Cache=$PWD/cache"
+    -o APT::Sandbox::User=)
 if ! apt-get download -q prometheus >download.log 2>&1; then
-    if ! { apt-get update -qq && apt-get download -q prometheus; } >>download.log 2>&1; then
+    if ! { apt-get "${fresh[@]}" update -qq && apt-get "${fresh[@]}" download -q prometheus; } >>download.log 2>&1; then
         cat download.log >&2
         echo "tools: the package prometheus cannot be downloaded; the tests that need it are left out." >&2
         [ "${CI:-}" != true ] || exit 1

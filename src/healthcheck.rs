@@ -44,9 +44,12 @@ pub enum Unhealthy {
 /// When the answer is not 200 within the time-out.
 pub async fn check(config: HealthcheckConfig) -> Result<(), Unhealthy> {
     let HealthcheckConfig { url, timeout } = config;
-    let no_answer = |error: reqwest::Error| match error.is_timeout() {
-        true => Unhealthy::TooLate { url: url.clone(), timeout },
-        false => Unhealthy::Unreachable { url: url.clone(), source: error.without_url() },
+    let no_answer = |error: reqwest::Error| {
+        if error.is_timeout() {
+            Unhealthy::TooLate { url: url.clone(), timeout }
+        } else {
+            Unhealthy::Unreachable { url: url.clone(), source: error.without_url() }
+        }
     };
     // Straight to the container's own address: a proxy from the environment would only be in the way.
     let client = Client::builder().no_proxy().redirect(Policy::none()).timeout(timeout).build().map_err(no_answer)?;

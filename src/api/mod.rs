@@ -385,6 +385,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn listings_that_are_being_sent_are_limited_until_they_end() {
+        let (app, _) = starting(limits());
+        app.started(UserStore::open(&"sqlite::memory:".parse().unwrap(), Arc::new(|_| ())).await.unwrap());
+        let list = async || users::list(app.clone(), String::new()).await;
+        let mut being_sent = Vec::new();
+        for _ in 0..LISTINGS_MAX {
+            being_sent.push(list().await.unwrap());
+        }
+
+        assert!(matches!(list().await, Err(ApiError::Overloaded)));
+        assert!(users::list(app.clone(), "limit=1".to_owned()).await.is_ok(), "a page is no such listing");
+
+        being_sent.pop();
+        assert!(list().await.is_ok());
+    }
+
+    #[tokio::test]
     async fn a_panic_in_a_handler_is_a_500_and_the_next_request_is_answered() {
         let (app, red) = starting(limits());
         let panicking = warp::path("panic").then({

@@ -237,6 +237,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_service_that_names_no_kinds_of_error_has_two_at_zero() {
+        let registry = Registry::new();
+        Red::register(&registry, RouteTable::new(["/work"]).unwrap()).unwrap();
+
+        assert_sample(&registry, r#"api_errors_total{error_type="unclassified_client_error"} 0"#);
+        assert_sample(&registry, r#"api_errors_total{error_type="unclassified_server_error"} 0"#);
+    }
+
+    #[tokio::test]
     async fn whatever_clients_send_the_labels_stay_in_their_sets() {
         let registry = Registry::new();
         let service = red(&registry).instrument(answering(404));

@@ -471,12 +471,15 @@ mod tests {
         let jane = store.update(john.id, only_name).await.unwrap().unwrap();
 
         assert_eq!((jane.id, jane.name.as_str(), &jane.email), (john.id, "Jane", &john.email));
+        let only_email = UserChange { name: None, email: Some("jane@example.org".parse().unwrap()) };
+        let jane = store.update(john.id, only_email).await.unwrap().unwrap();
+        assert_eq!((jane.name.as_str(), jane.email.as_str()), ("Jane", "jane@example.org"));
         assert_eq!(store.user(john.id).await.unwrap(), Some(jane));
         assert!(store.delete(john.id).await.unwrap());
         assert_eq!(store.user(john.id).await.unwrap(), None);
         assert!(!store.delete(john.id).await.unwrap(), "a second time there is nothing to delete");
         let counts: Vec<_> = told.all().iter().map(|c| (c.created, c.deleted, c.users)).collect();
-        assert_eq!(counts, [(0, 0, 0), (1, 0, 1), (0, 0, 1), (0, 1, 0), (0, 0, 0)]);
+        assert_eq!(counts, [(0, 0, 0), (1, 0, 1), (0, 0, 1), (0, 0, 1), (0, 1, 0), (0, 0, 0)]);
     }
 
     #[tokio::test]
@@ -540,8 +543,7 @@ mod tests {
         let commits = told.all().len() - 1;
         assert!(commits < 100, "{commits} commits for 100 writes");
         assert_eq!(told.all().iter().map(|c| c.created).sum::<u64>(), 100);
-        let mut ids: Vec<_> = created.iter().map(|user| user.id).collect();
-        ids.dedup();
+        let ids: std::collections::BTreeSet<_> = created.iter().map(|user| user.id).collect();
         assert_eq!(ids.len(), 100, "each got its own id");
     }
 
@@ -567,6 +569,18 @@ mod tests {
 
         assert!(written.is_ok(), "{written:?}");
         assert!(matches!(store.create(new_user("late")).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_no_longer_takes_writes_does_not_answer_its_ping() {
+        let (store, _) = in_memory().await;
+        assert!(store.ping().await.is_ok());
+        let (reply, closed) = oneshot::channel();
+        store.writer.send(Command::Close(reply)).await.unwrap();
+        closed.await.unwrap();
+
+        assert!(store.page(0, 1).await.is_ok(), "it still reads");
         assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
     }
 
@@ -654,6 +668,26 @@ mod tests {
 
             assert!(one.unwrap().is_ok());
             assert!(two.unwrap().is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_beyond_the_queue_are_turned_away_at_once() {
+        let (store, _) = in_memory().await;
+        let user = new_user("John");
+
+        // Each is polled once, before the writer, on this same thread, can take any.
+        let outcomes: Vec<_> =
+            (0..QUEUE + 3).map(|_| futures_util::FutureExt::now_or_never(store.create(user.clone()))).collect();
+
+        let turned_away =
+            outcomes.iter().filter(|outcome| matches!(outcome, Some(Err(StoreError::Overloaded)))).count();
+        assert_eq!(turned_away, 3);
+        // Those that were polled are abandoned now; once the writer has passed them over, there is room again.
+        let patience = Instant::now() + Duration::from_mins(1);
+        while matches!(store.create(user.clone()).await, Err(StoreError::Overloaded)) {
+            assert!(Instant::now() < patience, "there is never room again");
+            tokio::task::yield_now().await;
         }
     }
 

@@ -591,3 +591,16 @@ fn attributes<'html>(html: &'html str, element: &str, attribute: &str) -> Vec<&'
     let tags = html.split(&open).skip(1).filter_map(|rest| rest.split('>').next());
     tags.filter_map(|tag| tag.split_once(&attribute)?.1.split('"').next()).collect()
 }
+
+#[tokio::test]
+async fn the_seed_repeats_the_delays_of_the_slow_endpoint() {
+    let delays = async |seed: &str| {
+        let server = Server::start_with(&["--seed", seed, "--database-url", "sqlite::memory:"]).await;
+        server.get("/api/slow").await.json()["delay_seconds"].as_f64().unwrap()
+    };
+
+    let (first, again, other) = tokio::join!(delays("7"), delays("7"), delays("8"));
+
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+}

@@ -130,6 +130,7 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
     const FILTER: &str =
         "expected a level (error, warn, info, debug, trace, off), or directives such as info,http_request=warn";
     const SEED: &str = "expected a number from 0 to 18446744073709551615";
+    const RATE: &str = "expected a number from 0.1 to 100000";
     const URL: &str = "expected a URL such as http://127.0.0.1:8000";
     let cases = [
         ("serve", "--listen", "API_LISTEN", "8000", ADDRESS, "a port without an address"),
@@ -161,6 +162,13 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
         ("serve", "--seed", "API_SEED", "-1", SEED, "negative"),
         ("serve", "--seed", "API_SEED", "18446744073709551616", SEED, "2^64"),
         ("serve", "--seed", "API_SEED", "", SEED, "empty"),
+        ("load", "--target", "LOAD_TARGET", "localhost:8000", URL, "no scheme"),
+        ("load", "--rate", "LOAD_RATE", "0", RATE, "nothing would be sent"),
+        ("load", "--rate", "LOAD_RATE", "NaN", RATE, "no number"),
+        ("load", "--duration", "LOAD_DURATION", "30", "expected a duration with its unit", "no unit"),
+        ("load", "--concurrency", "LOAD_CONCURRENCY", "0", "expected a number from 1 to 100000", "nothing could start"),
+        ("load", "--seed", "LOAD_SEED", "one", SEED, "no number"),
+        ("load", "--report", "LOAD_REPORT", "", "expected a file, or - for stdout", "empty"),
         (
             "serve",
             "--database-url-file",
@@ -305,6 +313,25 @@ async fn the_exit_code_does_not_need_somebody_who_reads_the_reason() {
 }
 
 // ---- Where settings come from ----
+
+#[tokio::test]
+async fn a_flag_that_names_the_database_wins_over_a_file_named_by_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("url"), "sqlite://flag.db").unwrap();
+    let cases: [(&[&str], (&str, &str), &str); 2] = [
+        (&["--database-url", "sqlite://flag.db"], ("DATABASE_URL_FILE", "/nonexistent"), "a URL over a file"),
+        (&["--database-url-file", "url"], ("DATABASE_URL", "sqlite://variable.db"), "a file over a URL"),
+    ];
+    for (flags, (variable, value), reason) in cases {
+        let mut command = binary(folder.path());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]).args(flags).env(variable, value);
+
+        let ready = Process::spawn(command).line("\"ready\"").await;
+
+        let ready: Value = serde_json::from_str(&ready).unwrap();
+        assert_eq!(ready["database"], "sqlite://flag.db", "{reason}");
+    }
+}
 
 #[tokio::test]
 async fn settings_come_from_the_environment() {

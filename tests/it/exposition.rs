@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, Samples, Server, client};
+use crate::support::{Answer, Samples, Server, client, eventually};
 
 /// The text format, as Prometheus asks for it.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -442,4 +442,29 @@ fn families(text: &str) -> Vec<Family> {
         }
     }
     families
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_while_it_sends_its_body_is_counted_with_status_499() {
+    let server = Server::start().await;
+    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    let head = "POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let labels = [("method", "POST"), ("route", "/api/users")];
+    eventually("the request in progress", async || {
+        (server.metrics().await.value("http_requests_in_progress", &labels) == 1.0).then_some(())
+    })
+    .await;
+
+    drop(stream);
+
+    let ended = eventually("its end", async || {
+        let metrics = server.metrics().await;
+        (metrics.value("http_requests_in_progress", &labels) == 0.0).then_some(metrics)
+    })
+    .await;
+    let with_status = [("method", "POST"), ("route", "/api/users"), ("status", "499")];
+    assert_eq!(ended.value("http_requests_total", &with_status), 1.0);
+    assert_eq!(ended.value("api_errors_total", &[("error_type", "client_closed_request")]), 1.0);
+    assert_eq!(ended.sum("api_errors_total", &[]), 1.0, "and as nothing else");
 }
