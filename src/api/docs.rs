@@ -88,8 +88,23 @@ mod tests {
             assert!(LANDING.contains(&format!("href=\".{}", operation.template)), "no link to {}", operation.template);
         }
         for kind in ErrorKind::ALL {
-            assert!(LANDING.contains(&format!("id=\"{}\"", kind.error_type())), "no anchor for {kind:?}");
+            // In code style where the meaning has it.
+            let mut words = kind.meaning().split('`');
+            let mut meaning = words.next().unwrap_or_default().to_owned();
+            while let (Some(code), Some(text)) = (words.next(), words.next()) {
+                meaning.push_str(&format!("<code>{code}</code>{text}"));
+            }
+            let (word, status) = (kind.error_type(), kind.status().as_u16());
+            let row = format!(
+                r#"<tr id="{word}"><th scope="row"><code>{word}</code></th><td>{status}</td><td>{meaning}</td>"#
+            );
+            assert!(LANDING.contains(&row), "no row\n{row}");
         }
+    }
+
+    #[test]
+    fn the_landing_page_is_light_or_dark_as_its_reader_likes() {
+        assert!(LANDING.contains("prefers-color-scheme: dark"));
     }
 
     #[test]

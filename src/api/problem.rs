@@ -89,7 +89,7 @@ error_kinds! {
     UnsupportedMediaType = 415, "unsupported_media_type", "Unsupported media type";
     /// A value breaks the rules of its field; `errors` lists each.
     Validation = 422, "validation", "Invalid input";
-    /// The client went away before its request was whole; nobody sees the answer.
+    /// The client went away before it was answered.
     ClientClosedRequest = 499, "client_closed_request", "Client closed request";
     /// A test endpoint failed on purpose.
     Simulated = 500, "simulated", "Simulated error";

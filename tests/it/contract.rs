@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api_monitoring::api::problem::ErrorKind;
 use api_monitoring::api::surface::{OPERATIONS, Operation};
 use jsonschema::Validator;
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -146,6 +146,10 @@ async fn before_any_traffic_every_known_series_exists_at_0() {
         for status in operation.statuses().into_iter().chain([CLIENT_CLOSED_REQUEST]) {
             let status = status.to_string();
             assert_eq!(metrics.value("http_requests_total", &[method, route, ("status", &status)]), 0.0);
+            if operation.serves(&Method::HEAD) {
+                let head = [("method", "HEAD"), route, ("status", &status)];
+                assert_eq!(metrics.value("http_requests_total", &head), 0.0, "a probe's first failure must show");
+            }
         }
         assert_eq!(metrics.value("http_request_duration_seconds_count", &[method, route]), 0.0);
         assert_eq!(metrics.value("http_request_duration_seconds_sum", &[method, route]), 0.0);

@@ -308,6 +308,24 @@ async fn a_reader_that_stops_reading_does_not_hold_up_writers() {
 }
 
 #[tokio::test]
+async fn a_reader_that_takes_nothing_for_long_is_cut() {
+    // More than the sockets between the two can hold, so that the server has to wait for its reader.
+    let server = server_with_users(60_000, &[]).await;
+    let open = async || server.metrics().await.value("process_open_fds", &[]);
+    let before = open().await;
+    let mut reader = open_listing(&server).await;
+    in_time("a part of the listing", reader.read_exact(&mut [0; 1024])).await.unwrap();
+    assert_eq!(open().await, before + 1.0, "its connection is open");
+
+    // After 30 s (`WRITE_TIMEOUT` in src/server.rs).
+    eventually("the end of its connection", async || (open().await == before).then_some(())).await;
+
+    let mut rest = Vec::new();
+    let end = in_time("the end of what was sent", reader.read_to_end(&mut rest)).await;
+    assert!(end.is_err() || !rest.ends_with(b"}"), "the listing was whole");
+}
+
+#[tokio::test]
 async fn clients_that_break_a_listing_off_leave_the_server_healthy() {
     let server = server_with_users(60_000, &[]).await;
 
