@@ -171,7 +171,7 @@ async fn the_first_error_ever_shows_in_increase(tool: PathBuf) {
     // A series that only appeared with its first error would show no increase at all. The exact value is extrapolated
     // to the window's ends, so it is not compared.
     for series in [
-        r#"http_requests_total{route="/api/error",status="500"}"#,
+        r#"http_requests_total{method="GET",route="/api/error",status="500"}"#,
         r#"api_errors_total{error_type="simulated"}"#,
         r#"http_requests_total{method="GET",route="/api/users/{id}",status="422"}"#,
     ] {
