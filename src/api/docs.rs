@@ -89,11 +89,10 @@ mod tests {
         }
         for kind in ErrorKind::ALL {
             // In code style where the meaning has it.
-            let mut words = kind.meaning().split('`');
-            let mut meaning = words.next().unwrap_or_default().to_owned();
-            while let (Some(code), Some(text)) = (words.next(), words.next()) {
-                meaning.push_str(&format!("<code>{code}</code>{text}"));
-            }
+            let pieces = kind.meaning().split('`').enumerate();
+            let meaning: String = pieces
+                .map(|(n, text)| if n % 2 == 0 { text.to_owned() } else { format!("<code>{text}</code>") })
+                .collect();
             let (word, status) = (kind.error_type(), kind.status().as_u16());
             let row = format!(
                 r#"<tr id="{word}"><th scope="row"><code>{word}</code></th><td>{status}</td><td>{meaning}</td>"#
