@@ -201,12 +201,12 @@ impl Writer {
                 }
             }
             // One change must not fail those that only happened to wait with it.
-            Err(error) if group.len() > 1 && !is_busy(&error) => {
+            Err(NotCommitted::Change(_)) if group.len() > 1 => {
                 for waiting in group {
                     Box::pin(self.write(vec![waiting])).await;
                 }
             }
-            Err(error) => {
+            Err(NotCommitted::Change(error) | NotCommitted::Transaction(error)) => {
                 let error = explain(error);
                 for (_, reply) in group {
                     let _ = reply.send(Err(error.clone()));
@@ -229,6 +229,14 @@ impl Writer {
     }
 }
 
+/// Why a group was not committed.
+enum NotCommitted {
+    /// One of its changes cannot be made.
+    Change(sqlx::Error),
+    /// The transaction could not be begun or ended.
+    Transaction(sqlx::Error),
+}
+
 /// Makes all changes of a group in one transaction, or none.
 ///
 /// Plain statements instead of sqlx's transaction: on a full disk SQLite rolls back by itself, after which sqlx would
@@ -236,15 +244,18 @@ impl Writer {
 async fn commit(
     connection: &mut SqliteConnection,
     group: &[Waiting],
-) -> Result<(Vec<Option<User>>, Committed), sqlx::Error> {
+) -> Result<(Vec<Option<User>>, Committed), NotCommitted> {
     // IMMEDIATE takes the write lock first: a transaction that has read cannot wait for it later.
-    execute(connection, "BEGIN IMMEDIATE").await?;
-    let outcome = apply_all(connection, group).await;
-    if outcome.is_err() {
+    execute(connection, "BEGIN IMMEDIATE").await.map_err(NotCommitted::Transaction)?;
+    let made = match apply_all(connection, group).await {
+        Ok(made) => execute(connection, "COMMIT").await.map(|()| made).map_err(NotCommitted::Transaction),
+        Err(error) => Err(NotCommitted::Change(error)),
+    };
+    if made.is_err() {
         // Fails where SQLite has rolled back already.
         let _ = execute(connection, "ROLLBACK").await;
     }
-    outcome
+    made
 }
 
 async fn apply_all(
@@ -263,7 +274,6 @@ async fn apply_all(
         outcomes.push(outcome);
     }
     let users = count(connection).await?;
-    execute(connection, "COMMIT").await?;
     Ok((outcomes, Committed { created, deleted, users }))
 }
 
