@@ -613,35 +613,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_store_recovers_when_a_full_database_has_room_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let (store, _) = open(&file_url(&folder)).await;
-        let small = connect_options(&file_url(&folder)).unwrap().pragma("max_page_count", "9");
-        let mut writer = Writer { connection: small.connect().await.unwrap(), users: 0, on_commit: Arc::new(|_| ()) };
-        let mut write = async |name: &str| {
-            let (reply, mut answer) = oneshot::channel();
-            writer.write(vec![(Change::Create(new_user(name)), reply)]).await;
-            let answer = answer.try_recv().unwrap();
-            if answer.is_err() {
-                execute(&mut writer.connection, "PRAGMA max_page_count = 1000").await.unwrap();
-            }
-            answer
-        };
-
-        let mut full = None;
-        for _ in 0..1000 {
-            full = write(&"x".repeat(200)).await.err();
-            if full.is_some() {
-                break;
-            }
-        }
-
-        assert!(matches!(full, Some(StoreError::Failed(_))), "{full:?}");
-        assert!(write("room again").await.is_ok());
-        assert!(store.create(new_user("and for others")).await.is_ok(), "no lock is left behind");
-    }
-
-    #[tokio::test]
     async fn a_change_that_fails_does_not_fail_those_that_wait_with_it() {
         let (store, told) = in_memory().await;
         let john = store.create(new_user("John")).await.unwrap();

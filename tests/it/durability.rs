@@ -1,6 +1,7 @@
 //! The store, seen from outside: nothing acknowledged is lost, and listings stay small in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,11 +10,12 @@ use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
+use serde_json::Value;
 use sqlx::Connection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::support::{Server, encode, eventually, in_time};
+use crate::support::{BINARY, Process, Server, client, encode, eventually, in_time};
 
 const EMAIL: &str = "john%40example.com";
 
@@ -184,6 +186,39 @@ async fn acknowledged_writes_survive_the_end_of_the_process() {
         assert!(created.iter().all(|id| *id > highest_id), "round {round}, {end}: an id was used again");
         highest_id = created.into_iter().max().unwrap_or(highest_id);
     }
+}
+
+/// A limit on the size of files stands for a full disk: what would grow a file beyond it fails in the same place.
+#[tokio::test]
+async fn writes_fail_while_the_disk_is_full_and_work_again_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("bash");
+    // The signal that comes with such a write is ignored, so that the write itself fails.
+    let limited = format!("trap '' XFSZ; ulimit -S -f 200; exec {BINARY} --listen 127.0.0.1:0 --log-format json");
+    command.args(["-c", &limited]).current_dir(folder.path());
+    let process = Process::spawn(command);
+    let listening: Value = serde_json::from_str(&process.line("\"listening\"").await).unwrap();
+    process.line("\"ready\"").await;
+    let users = format!("http://{}/api/users", listening["address"].as_str().unwrap());
+    let client = client();
+    let create = async || client.post(format!("{users}?name=John&email={EMAIL}")).send().await.unwrap().status();
+
+    let mut acknowledged = 0;
+    let full = loop {
+        match create().await.as_u16() {
+            201 => acknowledged += 1,
+            status => break status,
+        }
+    };
+    let still_full = create().await;
+    let room = ["--pid", &process.pid().to_string(), "--fsize=unlimited"];
+    assert!(Command::new("prlimit").args(room).status().unwrap().success());
+    let again = create().await;
+
+    assert_eq!((full, still_full.as_u16()), (500, 500));
+    assert_eq!(again, 201);
+    let listing: Value = client.get(&users).send().await.unwrap().json().await.unwrap();
+    assert_eq!(listing["count"], acknowledged + 1, "what was acknowledged, and nothing else");
 }
 
 #[tokio::test]
