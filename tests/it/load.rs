@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::{Server, binary, eventually};
+use crate::support::{Server, binary, eventually, in_time};
 
 /// Runs `load` to its end.
 async fn load(folder: &Path, arguments: &[&str]) -> Output {
@@ -144,22 +144,28 @@ async fn at_the_limit_of_requests_in_flight_others_start_late_and_the_report_say
 }
 
 #[tokio::test]
-async fn a_report_may_go_to_what_is_no_regular_file_and_through_a_link() {
+async fn a_report_may_go_to_a_pipe_and_through_a_link() {
     let server = Server::start().await;
-    let folder = server.folder.path();
+    let (folder, target) = (server.folder.path(), server.url(""));
+    let load_to = async |path| {
+        load(folder, &["--target", &target, "--rate", "50", "--duration", "100ms", "--report", path]).await.status
+    };
     std::os::unix::fs::symlink("real.json", folder.join("link.json")).unwrap();
     std::fs::write(folder.join("real.json"), "old").unwrap();
+    // A pipe stands for all that must be written to and not replaced, such as /dev/null.
+    let pipe = folder.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = tokio::task::spawn_blocking({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).unwrap()
+    });
 
-    for path in ["/dev/null", "link.json"] {
-        let target = server.url("");
-        let output =
-            load(folder, &["--target", &target, "--rate", "50", "--duration", "100ms", "--report", path]).await;
-        assert!(output.status.success(), "{path}: {output:?}");
-    }
+    assert!(load_to("pipe").await.success());
+    assert!(load_to("link.json").await.success());
 
-    use std::os::unix::fs::FileTypeExt;
-    assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device(), "the device is left as it is");
-    assert!(folder.join("link.json").is_symlink(), "and so is the link");
+    let through_the_pipe: Value = serde_json::from_slice(&in_time("the report", reader).await.unwrap()).unwrap();
+    assert_eq!(through_the_pipe["sent"], 5);
+    assert!(folder.join("link.json").is_symlink(), "the link is left as it is");
     assert_eq!(read_report(&folder.join("real.json"))["sent"], 5);
 }
 
