@@ -155,15 +155,14 @@ async fn a_report_may_go_to_a_pipe_and_through_a_link() {
     // A pipe stands for all that must be written to and not replaced, such as /dev/null.
     let pipe = folder.join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let reader = tokio::task::spawn_blocking({
-        let pipe = pipe.clone();
-        move || std::fs::read(pipe).unwrap()
-    });
+    let reader =
+        tokio::process::Command::new("cat").arg(&pipe).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
 
     assert!(load_to("pipe").await.success());
     assert!(load_to("link.json").await.success());
 
-    let through_the_pipe: Value = serde_json::from_slice(&in_time("the report", reader).await.unwrap()).unwrap();
+    let through_the_pipe: Value =
+        serde_json::from_slice(&in_time("the report", reader.wait_with_output()).await.unwrap().stdout).unwrap();
     assert_eq!(through_the_pipe["sent"], 5);
     assert!(folder.join("link.json").is_symlink(), "the link is left as it is");
     assert_eq!(read_report(&folder.join("real.json"))["sent"], 5);
