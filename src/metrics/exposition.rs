@@ -135,6 +135,7 @@ mod tests {
     use std::io::Read;
     use std::sync::Mutex;
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use prometheus::core::{Collector, Desc};
     use prometheus::{IntCounter, proto};
@@ -205,7 +206,8 @@ mod tests {
         }
 
         fn collect(&self) -> Vec<proto::MetricFamily> {
-            self.1.lock().unwrap().recv().unwrap();
+            // Bounded, so that a version that collects on the async worker fails instead of hanging.
+            self.1.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
             self.0.collect()
         }
     }
