@@ -142,6 +142,35 @@ impl Server {
         let line = status.lines().find(|line| line.starts_with(figure)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
+
+    /// Sends bytes as they are and reads until the server closes, as it does after `Connection: close` or when it cannot
+    /// go on. It leaves its own half of the connection open: a server may take its end for a
+    /// client that went away.
+    pub async fn exchange(&self, bytes: &[u8]) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        // A server that answers before it has read everything may close before everything is written.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        let _ = read.expect("an end of the answer");
+        Answer::parse(&answer)
+    }
+
+    /// Waits until that many requests are in progress on a route, whatever their method.
+    pub async fn in_progress(&self, route: &str, count: u32) {
+        let what = format!("{count} requests in progress on {route}");
+        eventually(&what, async || {
+            let now = self.metrics().await.sum("http_requests_in_progress", &[("route", route)]);
+            (now == f64::from(count)).then_some(())
+        })
+        .await;
+    }
+
+    /// Connects to its database file, as another program would.
+    pub async fn database(&self) -> SqliteConnection {
+        let file = self.folder.path().join("data/users.db");
+        SqliteConnectOptions::new().filename(file).connect().await.unwrap()
+    }
 }
 
 impl Drop for Server {
@@ -181,6 +210,34 @@ impl Answer {
 
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Reads the problem that a failed answer must be, and checks what all problems share.
+    pub fn problem(&self) -> Problem {
+        let json = self.json();
+        let text = |member: &str| json[member].as_str().unwrap_or_else(|| panic!("no text {member:?} in {json}"));
+        let fields: Vec<String> = json["errors"].as_array().into_iter().flatten().map(field_of).collect();
+        assert_eq!(self.header("content-type"), "application/problem+json", "{json}");
+        assert_ne!(self.header("x-request-id"), "", "{json}");
+        assert_eq!(json["status"], self.status.as_u16(), "the status is repeated in the body");
+        assert!(!text("title").is_empty() && !text("detail").is_empty(), "{json}");
+        assert_eq!(fields.is_empty(), self.status != 422, "422, and nothing else, lists fields: {json}");
+        let error_type = text("type").strip_prefix("/#").expect("a reference into the landing page").to_owned();
+        Problem { error_type, detail: text("detail").to_owned(), fields }
+    }
+
+    /// Parses an answer as it came over the wire, when the connection's end is the body's.
+    fn parse(bytes: &[u8]) -> Self {
+        let shown = String::from_utf8_lossy(bytes);
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no whole head of a response in {shown:?}"));
+        let mut lines = str::from_utf8(&bytes[..end]).unwrap().split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.parse::<reqwest::header::HeaderName>().unwrap(), value.parse().unwrap())
+        };
+        Self { status, headers: lines.map(header).collect(), body: bytes[end + 4..].to_vec() }
     }
 }
 
@@ -306,73 +363,10 @@ pub struct Problem {
     pub fields: Vec<String>,
 }
 
-impl Answer {
-    /// Reads the problem that a failed answer must be, and checks what all problems share.
-    pub fn problem(&self) -> Problem {
-        let json = self.json();
-        let text = |member: &str| json[member].as_str().unwrap_or_else(|| panic!("no text {member:?} in {json}"));
-        let fields: Vec<String> = json["errors"].as_array().into_iter().flatten().map(field_of).collect();
-        assert_eq!(self.header("content-type"), "application/problem+json", "{json}");
-        assert_ne!(self.header("x-request-id"), "", "{json}");
-        assert_eq!(json["status"], self.status.as_u16(), "the status is repeated in the body");
-        assert!(!text("title").is_empty() && !text("detail").is_empty(), "{json}");
-        assert_eq!(fields.is_empty(), self.status != 422, "422, and nothing else, lists fields: {json}");
-        let error_type = text("type").strip_prefix("/#").expect("a reference into the landing page").to_owned();
-        Problem { error_type, detail: text("detail").to_owned(), fields }
-    }
-
-    /// Parses an answer as it came over the wire, when the connection's end is the body's.
-    fn parse(bytes: &[u8]) -> Self {
-        let shown = String::from_utf8_lossy(bytes);
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-        let end = end.unwrap_or_else(|| panic!("no whole head of a response in {shown:?}"));
-        let mut lines = str::from_utf8(&bytes[..end]).unwrap().split("\r\n");
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let header = |line: &str| {
-            let (name, value) = line.split_once(": ").unwrap();
-            (name.parse::<reqwest::header::HeaderName>().unwrap(), value.parse().unwrap())
-        };
-        Self { status, headers: lines.map(header).collect(), body: bytes[end + 4..].to_vec() }
-    }
-}
-
 fn field_of(error: &Value) -> String {
     let message = error["message"].as_str().unwrap_or_else(|| panic!("no message in {error}"));
     assert!(!message.is_empty(), "{error}");
     error["field"].as_str().unwrap_or_else(|| panic!("no field in {error}")).to_owned()
-}
-
-impl Server {
-    /// Sends bytes as they are and reads until the server closes, as it does after `Connection: close` or when it cannot
-    /// go on. It leaves its own half of the connection open: a server may take its end for a
-    /// client that went away.
-    pub async fn exchange(&self, bytes: &[u8]) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        // A server that answers before it has read everything may close before everything is written.
-        let _ = stream.write_all(bytes).await;
-        let mut answer = Vec::new();
-        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-        let _ = read.expect("an end of the answer");
-        Answer::parse(&answer)
-    }
-
-    /// Waits until that many requests are in progress on a route, whatever their method.
-    pub async fn in_progress(&self, route: &str, count: u32) {
-        let what = format!("{count} requests in progress on {route}");
-        eventually(&what, async || {
-            let now = self.metrics().await.sum("http_requests_in_progress", &[("route", route)]);
-            (now == f64::from(count)).then_some(())
-        })
-        .await;
-    }
-}
-
-impl Server {
-    /// Connects to its database file, as another program would.
-    pub async fn database(&self) -> SqliteConnection {
-        let file = self.folder.path().join("data/users.db");
-        SqliteConnectOptions::new().filename(file).connect().await.unwrap()
-    }
 }
 
 /// Waits for a future, and fails with its name when that takes longer than [`PATIENCE`].
