@@ -245,11 +245,13 @@ async fn discard<B: Buf>(mut stream: Pin<&mut impl Stream<Item = Result<B, warp:
     let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
+/// Tells a client that went away from one that sent chunks that are not well-formed, by what hyper gives as the cause.
 fn unreadable(error: warp::Error) -> ApiError {
+    let malformed = |error: &std::io::Error| matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData);
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(next) = cause {
         let gone = next.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
-            || next.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() != ErrorKind::InvalidInput);
+            || next.downcast_ref::<std::io::Error>().is_some_and(|error| !malformed(error));
         if gone {
             return ApiError::ClientClosedRequest;
         }

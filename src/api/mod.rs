@@ -43,7 +43,7 @@ use surface::Operation;
 
 pub use diagnostics::Delays;
 
-/// Listings of all users that are sent at once. Each holds up to a few hundred KiB for as long as its client reads.
+/// Listings of all users that are sent at once. Each holds one chunk of users for as long as its client reads.
 const LISTINGS_MAX: usize = 64;
 
 /// What the service allows a request to take.

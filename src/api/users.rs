@@ -19,7 +19,7 @@ use crate::users::{Email, Invalid, NewUser, User, UserChange, UserId, UserName};
 /// Largest `limit` of a page.
 pub const LIMIT_MAX: u32 = 1000;
 
-/// Users read and held at once while all of them are listed: some 20 KB of JSON as a rule, 300 KB at the most.
+/// Users read and held at once while all of them are listed: some 20 KB of JSON as a rule, half a megabyte at the most.
 const CHUNK: u32 = 250;
 
 /// The fields of a user that a client gives.

@@ -114,9 +114,7 @@ async fn send(config: &LoadConfig, stop: Stop) -> Result<Report, LoadError> {
     let mut stopped = std::pin::pin!(stop.requested());
     let mut interrupted = false;
     for (number, request) in (0_u64..).zip(Mix::seeded(config.seed)) {
-        // Exact up to 2^53 requests.
-        #[allow(clippy::cast_precision_loss)]
-        let due = started + Duration::from_secs_f64(number as f64 / config.rate);
+        let due = started + due(number, config.rate);
         if due >= end {
             break;
         }
@@ -146,15 +144,23 @@ async fn send(config: &LoadConfig, stop: Stop) -> Result<Report, LoadError> {
     let sending = started.elapsed().min(config.duration);
     while in_flight.join_next().await.is_some() {}
     progress.finish();
-    let run = Run { planned: (!interrupted).then(|| planned(config)), sending, interrupted };
+    let run = Run { planned: (!interrupted).then(|| planned(config.rate, config.duration)), sending, interrupted };
     let report = lock(&tally).report(config.target.to_string(), config.seed, config.rate, &run);
     Ok(report)
 }
 
+/// When a request is due, from the start on.
+#[allow(clippy::cast_precision_loss, reason = "exact up to 2^53 requests")]
+fn due(number: u64, rate: f64) -> Duration {
+    Duration::from_secs_f64(number as f64 / rate)
+}
+
 /// How many requests are due before the end.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates and durations are positive")]
-fn planned(config: &LoadConfig) -> u64 {
-    (config.rate * config.duration.as_secs_f64()).ceil() as u64
+fn planned(rate: f64, duration: Duration) -> u64 {
+    let about = (rate * duration.as_secs_f64()) as u64;
+    // The product may round to the other side of a whole number: what counts is when each is due.
+    (about.saturating_sub(1)..=about + 1).find(|number| due(*number, rate) >= duration).unwrap_or(about)
 }
 
 fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
@@ -267,6 +273,25 @@ impl ReportFile {
                 let moved = written.and_then(|()| partial.persist(&path).map(drop).map_err(|error| error.error));
                 moved.map_err(|source| LoadError::Report { path, source })
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_counts_the_requests_that_are_due_before_the_end() {
+        let hour = Duration::from_hours(1);
+        let cases = [
+            (100.0, Duration::from_secs(30), 3000, "whole"),
+            (2.0, Duration::from_millis(700), 2, "at 0 s and at 0.5 s"),
+            (0.1, Duration::from_millis(1), 1, "the first is due at once"),
+            (1.1, hour, 3960, "the product is a little more than 3960"),
+        ];
+        for (rate, duration, expected, reason) in cases {
+            assert_eq!(planned(rate, duration), expected, "{rate}/s for {duration:?}: {reason}");
         }
     }
 }

@@ -81,7 +81,6 @@ impl Exposition {
     /// # Errors
     ///
     /// When a family cannot be encoded.
-    ///
     pub async fn reply(&self, accept_encoding: Option<&str>) -> Result<Response, ExpositionError> {
         let gzip = accept_encoding.is_some_and(accepts_gzip);
         let turn = Arc::clone(&self.turn).acquire_owned().await.expect("the semaphore is never closed");

@@ -105,12 +105,11 @@ impl Red {
         registry.register(Box::new(in_progress.clone()))?;
         registry.register(Box::new(errors.clone()))?;
 
-        let mut kinds = vec![names::ERROR_CLIENT_CLOSED_REQUEST, names::ERROR_PANIC];
-        kinds.extend(error_types);
-        if kinds.len() == 2 {
-            // A service that names no kinds has these two.
+        let mut kinds: Vec<_> = error_types.into_iter().collect();
+        if kinds.is_empty() {
             kinds.extend([names::ERROR_UNCLASSIFIED_CLIENT, names::ERROR_UNCLASSIFIED_SERVER]);
         }
+        kinds.extend([names::ERROR_CLIENT_CLOSED_REQUEST, names::ERROR_PANIC]);
         let known_errors = kinds.into_iter().map(|kind| (kind, errors.with_label_values(&[kind]))).collect();
         let series = (0..=table.unmatched()).map(|_| std::array::from_fn(|_| OnceLock::new())).collect();
         let families = Families {

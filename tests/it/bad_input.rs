@@ -566,9 +566,11 @@ async fn a_declared_length_beyond_all_limits_is_refused_before_the_body_comes() 
 #[tokio::test]
 async fn a_body_that_cannot_be_read_answers_400() {
     let guarded = Guarded::start().await;
-    for (chunk, reason) in
-        [("zz\r\n", "a chunk whose size is no number"), ("2\r\n{}garbage", "a chunk without its end")]
-    {
+    for (chunk, reason) in [
+        ("zz\r\n", "a chunk whose size is no number"),
+        ("FFFFFFFFFFFFFFFFF\r\n", "a chunk whose size is beyond 64 bits"),
+        ("2\r\n{}garbage", "a chunk without its end"),
+    ] {
         let request = format!(
             "POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
              Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{chunk}"
