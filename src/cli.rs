@@ -6,8 +6,9 @@
 
 use std::ffi::OsString;
 
+use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// A users REST API whose behaviour you can see, trust and be paged for.
 #[derive(Debug, Parser)]
@@ -16,7 +17,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 #[command(after_help = "\
 Every option can be given as a flag or as the environment variable named with it; the flag wins.
 
-Exit codes: 0 done, 1 failed, 2 wrong settings, 128+n ended at once by a second signal n.")]
+Exit codes: 0 done, 1 failed, 2 wrong settings, 128+n ended at once by a second signal n. Those of job are its command's.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -27,6 +28,10 @@ struct Cli {
 pub enum Command {
     /// Run the API (the default when no command is given)
     Serve(ServeArgs),
+    /// Run any command as a monitored batch job: push how it went to a Pushgateway, and exit with its code
+    Job(JobArgs),
+    /// Import users from CSV or JSON lines, as a monitored batch job
+    Import(ImportArgs),
     /// Send known, mixed traffic to a running API, and report exactly what was sent and answered
     Load(LoadArgs),
     /// Exit 0 when the API answers that it is healthy, 1 when it does not
@@ -77,7 +82,183 @@ pub struct ServeArgs {
     /// Seed of the random delays of /api/slow, to repeat a run; random when left out
     #[arg(long, env = "API_SEED", value_name = "NUMBER")]
     pub seed: Option<String>,
+
+    /// How often to push, give or take a tenth
+    #[arg(long, env = "PUSH_INTERVAL", value_name = "DURATION", default_value = "15s")]
+    pub push_interval: String,
+
+    /// The job label of what is pushed
+    #[arg(long, env = "PUSH_JOB", value_name = "NAME", default_value = "api-monitoring")]
+    pub push_job: String,
+
+    /// Delete what was pushed when the service ends, instead of pushing a last time
+    #[arg(long, env = "PUSH_DELETE_ON_EXIT", value_parser = BoolishValueParser::new())]
+    pub push_delete_on_exit: bool,
+
+    #[command(flatten)]
+    /// Where to push.
+    pub gateway: GatewayArgs,
 }
+
+/// Raw settings of where to push; common to all commands that do.
+#[derive(Debug, Args)]
+#[command(after_help = SECRETS)]
+pub struct GatewayArgs {
+    /// Base URL of the Pushgateway, such as http://127.0.0.1:9091; nothing is pushed without it
+    #[arg(long, env = "PUSHGATEWAY_URL", value_name = "URL", hide_env_values = true)]
+    pub pushgateway_url: Option<String>,
+
+    /// A further label of the group that is pushed; may be repeated (in the environment: NAME=VALUE,NAME=VALUE)
+    #[arg(long, env = "PUSH_GROUPING", value_name = "NAME=VALUE")]
+    pub push_grouping: Vec<String>,
+
+    /// User name for basic authentication at the gateway
+    #[arg(long, env = "PUSHGATEWAY_USERNAME", value_name = "NAME", hide_env_values = true)]
+    pub pushgateway_username: Option<String>,
+
+    /// A file that holds the password; read for each push
+    #[arg(long, env = "PUSHGATEWAY_PASSWORD_FILE", value_name = "FILE")]
+    pub pushgateway_password_file: Option<String>,
+
+    /// A file that holds a bearer token for the gateway; read for each push
+    #[arg(long, env = "PUSHGATEWAY_BEARER_TOKEN_FILE", value_name = "FILE")]
+    pub pushgateway_bearer_token_file: Option<String>,
+
+    /// Trust the certificates in this PEM file, and no others, instead of the system's
+    #[arg(long, env = "PUSHGATEWAY_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<String>,
+
+    /// From the environment only: arguments can be read by everyone on the machine.
+    #[arg(skip)]
+    pub secrets: Secrets,
+}
+
+/// Secrets that were given in the environment.
+#[derive(Default)]
+pub struct Secrets {
+    /// `PUSHGATEWAY_PASSWORD`.
+    pub password: Option<String>,
+    /// `PUSHGATEWAY_BEARER_TOKEN`.
+    pub bearer_token: Option<String>,
+}
+
+/// Raw settings of how a batch job's pushes are delivered.
+#[derive(Debug, Args)]
+pub struct DeliveryArgs {
+    #[command(flatten)]
+    /// Where to push.
+    pub gateway: GatewayArgs,
+
+    /// How long the pushes at the end may be tried again while the gateway does not answer
+    #[arg(long, env = "PUSH_DEADLINE", value_name = "DURATION", default_value = "10s")]
+    pub push_deadline: String,
+
+    /// Keep pushes that could not be delivered in this folder; the next run of any job with it delivers them
+    #[arg(long, env = "PUSH_SPOOL_DIR", value_name = "DIR")]
+    pub spool_dir: Option<String>,
+
+    /// Fail when a push was neither delivered nor spooled, though the work itself went well
+    #[arg(long, env = "FAIL_ON_PUSH_ERROR", value_parser = BoolishValueParser::new())]
+    pub fail_on_push_error: bool,
+
+    /// How often the job is expected to succeed, such as 1h; pushed, for an alert on overdue jobs
+    #[arg(long, env = "JOB_EXPECT_EVERY", value_name = "DURATION")]
+    pub expect_every: Option<String>,
+
+    /// Do not push at the start, only at the end
+    #[arg(long, env = "JOB_NO_START_PUSH", value_parser = BoolishValueParser::new())]
+    pub no_start_push: bool,
+}
+
+/// Raw settings of `job`.
+#[derive(Debug, Args)]
+#[command(override_usage = "api-monitoring job --name NAME [OPTIONS] -- COMMAND [ARGUMENTS]...
+       api-monitoring job --flush --spool-dir DIR --pushgateway-url URL")]
+#[command(after_help = JOB_EXIT_CODES)]
+pub struct JobArgs {
+    /// The job's name, by which its metrics are found; its job label
+    #[arg(long, env = "JOB_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+
+    #[command(flatten)]
+    /// How pushes are delivered.
+    pub delivery: DeliveryArgs,
+
+    /// End the command with SIGTERM when it runs longer than this
+    #[arg(long, env = "JOB_TIMEOUT", value_name = "DURATION")]
+    pub timeout: Option<String>,
+
+    /// What it is given to end then, before SIGKILL
+    #[arg(long, env = "JOB_KILL_AFTER", value_name = "DURATION", default_value = "10s")]
+    pub kill_after: String,
+
+    /// The file into which the command writes metrics of its own (text format); it finds the path in JOB_METRICS_FILE,
+    /// also when this is left out: then it is a fresh temporary file
+    #[arg(long, env = "JOB_METRICS_FILE", value_name = "FILE")]
+    pub metrics_file: Option<String>,
+
+    /// Run no command, only deliver what waits in the spool folder
+    #[arg(long, env = "JOB_FLUSH", value_parser = BoolishValueParser::new())]
+    pub flush: bool,
+
+    /// The command and its arguments, after --
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Raw settings of `import`.
+#[derive(Debug, Args)]
+#[command(after_help = SECRETS)]
+pub struct ImportArgs {
+    /// The file to import (- for stdin): CSV with the header name,email, or a JSON object with both in each line
+    #[arg(value_name = "FILE")]
+    pub file: String,
+
+    /// csv, jsonl, or auto: by the file's ending, else by its first character
+    #[arg(long, env = "IMPORT_FORMAT", value_name = "FORMAT", default_value = "auto")]
+    pub format: String,
+
+    /// Names this import, so that another run with the same key goes on where this one ended; by default, what the file
+    /// holds makes the key, and stdin has none
+    #[arg(long, env = "IMPORT_KEY", value_name = "KEY")]
+    pub key: Option<String>,
+
+    /// Append rejected rows to this file, as JSON lines with line, reason and row; without it they are said on stderr
+    #[arg(long, env = "IMPORT_REJECTS", value_name = "FILE")]
+    pub rejects: Option<String>,
+
+    /// Rows that may be rejected; one more ends the import
+    #[arg(long, env = "IMPORT_MAX_ERRORS", value_name = "COUNT", default_value = "1000")]
+    pub max_errors: String,
+
+    /// Where the users are kept: sqlite://PATH or sqlite::memory: [default: sqlite://data/users.db]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// A file that holds the database URL, for URLs with a password
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<String>,
+
+    /// The job label of what is pushed
+    #[arg(long, env = "PUSH_JOB", value_name = "NAME", default_value = "import-users")]
+    pub push_job: String,
+
+    #[command(flatten)]
+    /// How pushes are delivered.
+    pub delivery: DeliveryArgs,
+}
+
+const SECRETS: &str = "\
+Secrets for the gateway are taken from the environment, PUSHGATEWAY_PASSWORD or PUSHGATEWAY_BEARER_TOKEN, or from files, \
+never from arguments.";
+
+const JOB_EXIT_CODES: &str = "\
+Exit codes: the command's own; 128+n when signal n ended it, 124 when it timed out, 125 when this program itself fails, \
+126 when the command cannot be run, 127 when it is not there; 2 for wrong settings, before anything runs. With --flush: \
+0 when all is delivered, else 1.
+
+Secrets for the gateway are taken from the environment, PUSHGATEWAY_PASSWORD or PUSHGATEWAY_BEARER_TOKEN, or from files, \
+never from arguments.";
 
 /// Raw settings of `load`.
 #[derive(Debug, Args)]
@@ -146,16 +327,70 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     }
     let matches = Cli::command().try_get_matches_from(arguments)?;
     let mut command = Cli::from_arg_matches(&matches)?.command;
-    if let (Command::Serve(args), Some(("serve", matches))) = (&mut command, matches.subcommand()) {
-        // A flag wins over the environment, also where one names the database and the other a file that does.
-        let flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
-        match (flag("database_url"), flag("database_url_file")) {
-            (true, false) => args.database_url_file = None,
-            (false, true) => args.database_url = None,
-            _ => {}
+    if let Some((_, matches)) = matches.subcommand() {
+        match &mut command {
+            Command::Serve(args) => {
+                prefer_flag(matches, &mut args.database_url, &mut args.database_url_file);
+                complete(&mut args.gateway, matches);
+            }
+            Command::Job(args) => complete(&mut args.delivery.gateway, matches),
+            Command::Import(args) => {
+                prefer_flag(matches, &mut args.database_url, &mut args.database_url_file);
+                complete(&mut args.delivery.gateway, matches);
+            }
+            Command::Load(_) | Command::Healthcheck(_) | Command::Openapi => {}
         }
     }
     Ok(command)
+}
+
+/// A flag wins over the environment, also where one names the database and the other a file that does.
+fn prefer_flag(matches: &ArgMatches, url: &mut Option<String>, file: &mut Option<String>) {
+    let flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    match (flag("database_url"), flag("database_url_file")) {
+        (true, false) => *file = None,
+        (false, true) => *url = None,
+        _ => {}
+    }
+}
+
+/// Takes the secrets from the environment and undoes what it says in a form of its own: an empty variable is one that is
+/// not set, as compose files write it, and the labels of the grouping stand in one, with commas.
+fn complete(args: &mut GatewayArgs, matches: &ArgMatches) {
+    let from_environment = |id| matches.value_source(id) == Some(ValueSource::EnvVariable);
+    if from_environment("push_grouping") {
+        args.push_grouping = args
+            .push_grouping
+            .iter()
+            .flat_map(|all| all.split(','))
+            .map(str::to_owned)
+            .filter(|one| !one.is_empty())
+            .collect();
+    }
+    for (id, value) in [
+        ("pushgateway_url", &mut args.pushgateway_url),
+        ("pushgateway_username", &mut args.pushgateway_username),
+        ("pushgateway_password_file", &mut args.pushgateway_password_file),
+        ("pushgateway_bearer_token_file", &mut args.pushgateway_bearer_token_file),
+        ("ca_file", &mut args.ca_file),
+    ] {
+        if from_environment(id) && value.as_deref() == Some("") {
+            *value = None;
+        }
+    }
+    args.secrets =
+        Secrets { password: secret("PUSHGATEWAY_PASSWORD"), bearer_token: secret("PUSHGATEWAY_BEARER_TOKEN") };
+}
+
+#[allow(clippy::disallowed_methods, reason = "a secret must not be an argument, so clap cannot take it")]
+fn secret(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|value| !value.is_empty())
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +424,8 @@ mod tests {
     #[test]
     fn every_option_has_an_environment_variable_and_a_help_text() {
         for command in Cli::command().get_subcommands() {
-            for option in command.get_arguments().filter(|option| !matches!(option.get_id().as_str(), "help")) {
+            for option in command.get_arguments().filter(|option| !option.is_positional() && option.get_id() != "help")
+            {
                 let name = format!("{} --{}", command.get_name(), option.get_id());
                 assert!(option.get_env().is_some(), "{name}");
                 assert!(option.get_help().is_some(), "{name}");

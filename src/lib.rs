@@ -30,16 +30,21 @@
 //! The rest is the service itself. In reading order:
 //!
 //! - [`metrics`]: rate, errors and duration of any warp service; imports nothing else of this crate.
+//! - [`push`]: a Pushgateway client for short-lived work; imports nothing else of this crate.
 //! - [`users`]: what a user is: names, addresses, ids and their rules.
 //! - [`store`]: where users are kept; an acknowledged write survives `kill -9`.
 //! - [`api`]: the HTTP surface: one table of operations, handlers, errors as problem+json.
 //! - [`server`]: assembly, connections, and the order in which the service ends.
+//! - [`job`]: any command as a monitored batch job, its exit code its own.
+//! - [`import`]: users from CSV or JSON lines, each once, as a batch job.
 //! - [`load`]: known traffic to a running API, and an exact report.
 //! - [`healthcheck`]: one question to a running API.
 //! - [`cli`], [`config`]: raw arguments, then checked settings.
 //! - [`logs`], [`signals`], [`causes`]: lines on stderr; a clean end, or one at once; an error in one line.
 
 pub mod metrics;
+
+pub mod push;
 
 pub mod users;
 
@@ -48,6 +53,10 @@ pub mod store;
 pub mod api;
 
 pub mod server;
+
+pub mod job;
+
+pub mod import;
 
 pub mod load;
 

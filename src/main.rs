@@ -3,13 +3,15 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use api_monitoring::cli::{self, Command};
-use api_monitoring::config::{ConfigError, HealthcheckConfig, LoadConfig, LogConfig, ServeConfig};
+use api_monitoring::config::{
+    ConfigError, HealthcheckConfig, ImportConfig, JobCall, LoadConfig, LogConfig, ServeConfig,
+};
 use api_monitoring::signals::{SecondSignal, Signals, Stop};
-use api_monitoring::{api, causes, healthcheck, load, logs, server};
+use api_monitoring::{api, causes, healthcheck, import, job, load, logs, server};
 
 /// How long the end of the process waits for its last words to be read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
         }
     };
     match run(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             say(format!("api-monitoring: {}\n", causes::chain(error.as_ref())));
             exit_code(&error)
@@ -49,30 +51,64 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     error.downcast_ref::<SecondSignal>().map_or(ExitCode::FAILURE, |signal| ExitCode::from(signal.exit_code()))
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(args) => serve(ServeConfig::try_from(&args)?, LogConfig::try_from(&args)?),
-        Command::Load(args) => load(args.try_into()?),
+        Command::Serve(args) => serve(ServeConfig::try_from(&args)?, LogConfig::try_from(&args)?)?,
+        Command::Job(args) => return job(args.try_into()?),
+        Command::Import(args) => return import(args.try_into()?),
+        Command::Load(args) => load(args.try_into()?)?,
         Command::Healthcheck(args) => {
             let config = HealthcheckConfig::try_from(args)?;
-            Ok(runtime()?.block_on(healthcheck::check(config))?)
+            runtime()?.block_on(healthcheck::check(config))?;
         }
         Command::Openapi => {
             match std::io::stdout().write_all(api::openapi::to_json().as_bytes()) {
                 // Whoever read it has seen enough.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-                written => written.context("cannot write the description"),
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                written => written.context("cannot write the description")?,
             }
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
+
+#[allow(clippy::disallowed_methods, reason = "the one place from which the time of day comes")]
+const CLOCK: fn() -> SystemTime = SystemTime::now;
 
 fn serve(config: ServeConfig, log: LogConfig) -> anyhow::Result<()> {
     let _logs = logs::start(log);
     until_done_or_signalled(async |stop| {
         let listener = server::bind(config.listen).await?;
-        Ok(server::run(listener, config, stop.requested()).await?)
+        Ok(server::run(listener, config, CLOCK, stop.requested()).await?)
     })
+}
+
+fn job(call: JobCall) -> anyhow::Result<ExitCode> {
+    // One thread: the wrapper only waits, and should cost the command nothing.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match (runtime, &call) {
+        (Ok(runtime), _) => runtime,
+        (Err(error), JobCall::Run(_)) => {
+            say(format!("api-monitoring: cannot start the runtime: {error}\n"));
+            return Ok(ExitCode::from(job::OWN_FAILURE));
+        }
+        (Err(error), JobCall::Flush(_)) => return Err(error).context("cannot start the runtime"),
+    };
+    let code = match call {
+        JobCall::Run(config) => runtime.block_on(job::run(config, CLOCK)),
+        JobCall::Flush(config) => u8::from(!runtime.block_on(job::flush(config, CLOCK))),
+    };
+    runtime.shutdown_background();
+    Ok(ExitCode::from(code))
+}
+
+fn import(config: ImportConfig) -> anyhow::Result<ExitCode> {
+    let mut code = 0;
+    until_done_or_signalled(async |stop| {
+        code = import::run(config, stop, CLOCK).await;
+        Ok(())
+    })?;
+    Ok(ExitCode::from(code))
 }
 
 fn load(config: LoadConfig) -> anyhow::Result<()> {

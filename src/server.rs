@@ -1,13 +1,13 @@
 //! The running service: assembly, connections, and the order in which it ends.
 //!
 //! The end is a sequence: unready → (a pause for load balancers) → no new connections → requests in flight finish,
-//! within a limit → the store makes the writes that wait and closes.
+//! within a limit → the store makes the writes that wait and closes → the metrics are pushed a last time, if at all.
 
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Request, Uri};
 use hyper::server::conn::http1;
@@ -25,8 +25,10 @@ use warp::reply::Response;
 
 use crate::api::problem;
 use crate::api::{self, App, Delays, Limits, surface};
-use crate::config::ServeConfig;
-use crate::metrics::{BuildInfo, Exposition, Red, ServiceMetrics};
+use crate::causes;
+use crate::config::{PushConfig, ServeConfig};
+use crate::metrics::{BuildInfo, Exposition, PushMetrics, PushResult, Red, ServiceMetrics};
+use crate::push::{Attempt, Periodic, PushClient, PushError};
 use crate::store::{OnCommit, OpenError, UserStore};
 
 /// How long a connection may take to send a request's head, idle time between requests included. Longer than the idle
@@ -38,6 +40,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after the system refused a connection for lack of resources: trying again at once would only burn CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the last push may take, and one that is under way when the end comes: with the drain's default, both fit into
+/// Docker's 10 s.
+const LAST_PUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the service could not run.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +60,9 @@ pub enum ServeError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The metrics cannot be pushed with these settings.
+    #[error("the metrics cannot be pushed")]
+    Push(#[from] PushError),
     /// The metrics cannot be registered: a fault of the service itself.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
@@ -70,14 +79,16 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
 
 /// Runs the service until `shutdown` resolves and all is drained. It answers while the store is still opening.
 ///
-/// Dropping the future ends it at once, as `kill -9` would: what was acknowledged is safe.
+/// Dropping the future ends it at once, as `kill -9` would: what was acknowledged is safe. `clock` tells the time of day.
 ///
 /// # Errors
 ///
-/// When the store cannot be opened.
+/// When the store cannot be opened, or the metrics cannot be pushed as the settings want it. A gateway that does not
+/// answer is no error.
 pub async fn run(
     listener: TcpListener,
     config: ServeConfig,
+    clock: fn() -> SystemTime,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let registry = Registry::new();
@@ -87,12 +98,17 @@ pub async fn run(
         problem::ErrorKind::ALL.iter().map(|kind| kind.error_type()),
     )?;
     let metrics = ServiceMetrics::register(&registry, &red, build_info())?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    let pushing = match config.push {
+        Some(push) => Some(Pushing::prepare(push, &registry, address, config.seed, clock).await?),
+        None => None,
+    };
     let limits = Limits { max_in_flight: config.max_in_flight, request_timeout: config.request_timeout };
-    let app = App::starting(limits, metrics.clone(), Exposition::new(registry), Delays::seeded(config.seed));
+    let app = App::starting(limits, metrics.clone(), Exposition::new(registry.clone()), Delays::seeded(config.seed));
     let service = red.instrument(api::routes(app.clone()));
 
-    let address = listener.local_addr().unwrap_or(config.listen);
     tracing::info!(%address, "listening");
+    let pushing = pushing.map(|pushing| pushing.start(registry));
     let (stop, stopped) = oneshot::channel();
     // Dropped with this future, so that no connection outlives it.
     let mut serving = JoinSet::new();
@@ -117,12 +133,92 @@ pub async fn run(
     if let Some(store) = opened {
         store.close().await;
     }
+    if let Some(started) = pushing {
+        started.stop().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
 fn build_info() -> BuildInfo {
     BuildInfo { version: env!("CARGO_PKG_VERSION"), revision: env!("BUILD_REVISION"), rustc: env!("BUILD_RUSTC") }
+}
+
+/// The push of the service's own metrics, ready to start.
+struct Pushing {
+    periodic: Periodic,
+    metrics: PushMetrics,
+    clock: fn() -> SystemTime,
+}
+
+/// The push of the service's own metrics, under way. It ends with this.
+struct StartedPushing {
+    stop: oneshot::Sender<()>,
+    task: JoinSet<()>,
+}
+
+impl Pushing {
+    async fn prepare(
+        config: PushConfig,
+        registry: &Registry,
+        address: SocketAddr,
+        seed: u64,
+        clock: fn() -> SystemTime,
+    ) -> Result<Self, ServeError> {
+        let PushConfig { target, mut key, interval, delete_on_exit } = config;
+        if key.label(INSTANCE).is_none() {
+            key = key.with(INSTANCE, &instance(address)).expect("the label is a valid name, and not there yet");
+        }
+        let metrics = PushMetrics::register(registry)?;
+        let periodic = Periodic {
+            client: PushClient::new(target)?,
+            key,
+            interval,
+            delete_on_exit,
+            last_timeout: LAST_PUSH_TIMEOUT,
+            seed,
+        };
+        periodic.check(registry).await?;
+        Ok(Self { periodic, metrics, clock })
+    }
+
+    fn start(self, registry: Registry) -> StartedPushing {
+        let Self { periodic, metrics, clock } = self;
+        tracing::info!(gateway = %periodic.client.target().url(), group = %periodic.key, "pushing metrics");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut task = JoinSet::new();
+        let observe = move |attempt: &Attempt| {
+            let result = match &attempt.result {
+                Ok(()) => PushResult::Success,
+                Err(error) if error.is_transient() => PushResult::Unavailable,
+                Err(_) => PushResult::Refused,
+            };
+            metrics.record(result, attempt.duration, clock());
+            if let Err(error) = &attempt.result {
+                tracing::warn!(cause = causes::chain(error), "cannot push the metrics");
+            }
+        };
+        task.spawn(periodic.run(registry, observe, async { drop(stopped.await) }));
+        StartedPushing { stop, task }
+    }
+}
+
+impl StartedPushing {
+    /// Has the last push made, or the group deleted, and waits for that.
+    async fn stop(mut self) {
+        let _ = self.stop.send(());
+        self.task.join_next().await;
+    }
+}
+
+/// The label that tells replicas apart.
+const INSTANCE: &str = "instance";
+
+/// Host and port: different for every process that can run at the same time, and the same again after a restart.
+fn instance(address: SocketAddr) -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let host = host.filter(|name| !name.is_empty()).unwrap_or_else(|| address.ip().to_string());
+    format!("{host}:{}", address.port())
 }
 
 /// The store tells of each commit before it answers, so the counters never miss a write that a client knows of.

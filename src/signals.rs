@@ -48,11 +48,10 @@ impl Signals {
     ///
     /// When a second signal came before the work was done.
     pub async fn guard<T>(mut self, work: impl AsyncFnOnce(Stop) -> T) -> Result<T, SecondSignal> {
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(None);
         let work = work(Stop(stopped));
         let second = async {
-            self.next().await;
-            stop.send_replace(true);
+            stop.send_replace(Some(self.next().await));
             SecondSignal(self.next().await.as_raw_value())
         };
         tokio::select! {
@@ -64,12 +63,19 @@ impl Signals {
 
 /// Tells when the first signal has come.
 #[derive(Debug, Clone)]
-pub struct Stop(watch::Receiver<bool>);
+pub struct Stop(watch::Receiver<Option<SignalKind>>);
 
 impl Stop {
+    /// 128 + the first signal's number, once it has come.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<u8> {
+        let signal = (*self.0.borrow())?;
+        Some(SecondSignal(signal.as_raw_value()).exit_code())
+    }
+
     /// Resolves at the first signal.
     pub async fn requested(mut self) {
-        if self.0.wait_for(|stop| *stop).await.is_err() {
+        if self.0.wait_for(Option::is_some).await.is_err() {
             // The guard is gone, and this future with it.
             std::future::pending::<()>().await;
         }

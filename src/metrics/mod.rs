@@ -4,6 +4,7 @@
 //! - [`Red`] registers the families on your [`prometheus::Registry`] and wraps your service: every request ends in
 //!   exactly one record, whether it is answered, dropped by its client, or panics.
 //! - [`exposition()`] answers `GET /metrics` without holding up an async worker.
+//! - [`BatchRun`] gives the families that tell how a run of a batch job went, for a push.
 //! - [`names`] holds every metric name, label and bucket.
 //!
 //! What it refuses: global registries, raw paths as labels, services that can still reject. It imports nothing else
@@ -11,15 +12,19 @@
 
 pub mod names;
 
+mod batch;
 mod exposition;
 mod families;
 mod instrument;
+mod push;
 mod request_id;
 mod routes;
 mod service;
 
+pub use batch::{BATCH_MOMENTS, BatchEnd, BatchRun, Usage, import_rows, is_taken};
 pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, accept_encoding, exposition};
 pub use families::Red;
 pub use instrument::Failure;
+pub use push::{PushMetrics, PushResult};
 pub use routes::{Route, RouteTable, Template, TemplateError};
 pub use service::{BuildInfo, ServiceMetrics};

@@ -38,6 +38,10 @@ pub const ROUTE: &str = "route";
 pub const STATUS: &str = "status";
 /// Label: the kind of an error, from a closed set of `snake_case` words.
 pub const ERROR_TYPE: &str = "error_type";
+/// Label: how something ended, from a closed set of words.
+pub const RESULT: &str = "result";
+/// Label: where CPU time was spent, one of [`CPU_MODES`].
+pub const MODE: &str = "mode";
 
 // ---- RED: recorded by `metrics::instrument` for any warp service ----
 
@@ -120,6 +124,122 @@ pub const API_BUILD_INFO: Definition = Definition {
     labels: &["version", "revision", "rustc"],
 };
 
+// ---- Pushing from the service: on its own registry, while push is on ----
+
+/// Pushes tried by this process.
+pub const PUSH_ATTEMPTS_TOTAL: Definition = Definition {
+    name: "push_attempts_total",
+    help: "Pushes to the Pushgateway by how they ended: success, refused (it answered that it will not take them), \
+           unavailable (no answer, or one that says to try again).",
+    labels: &[RESULT],
+};
+
+/// The values of [`RESULT`] on [`PUSH_ATTEMPTS_TOTAL`].
+pub const PUSH_RESULTS: [&str; 3] = ["success", "refused", "unavailable"];
+
+/// When the gateway last took a push.
+pub const PUSH_LAST_SUCCESS_TIMESTAMP_SECONDS: Definition = Definition {
+    name: "push_last_success_timestamp_seconds",
+    help: "When the Pushgateway last took a push of this process, in seconds since 1970; 0 before the first.",
+    labels: &[],
+};
+
+/// What pushes take.
+pub const PUSH_DURATION_SECONDS: Definition = Definition {
+    name: "push_duration_seconds",
+    help: "Time from gathering the metrics until the Pushgateway's answer or the lack of one, in seconds.",
+    labels: &[],
+};
+
+/// Upper bounds of [`PUSH_DURATION_SECONDS`], in seconds. The last is the time-out of one push.
+pub const PUSH_DURATION_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// What the Pushgateway itself adds to each group; a push of these names would be overwritten.
+pub const PUSHGATEWAY_OWN: [&str; 2] = ["push_time_seconds", "push_failure_time_seconds"];
+
+// ---- Batch jobs: pushed under the job's own name, never scraped from a process ----
+
+/// What the names of all of them begin with.
+pub const BATCH_JOB_PREFIX: &str = "batch_job_";
+
+/// When the last run started.
+pub const BATCH_JOB_LAST_START_TIMESTAMP_SECONDS: Definition = Definition {
+    name: "batch_job_last_start_timestamp_seconds",
+    help: "When the batch job last started, in seconds since 1970.",
+    labels: &[],
+};
+
+/// When the last run ended.
+pub const BATCH_JOB_LAST_END_TIMESTAMP_SECONDS: Definition = Definition {
+    name: "batch_job_last_end_timestamp_seconds",
+    help: "When the batch job last ended, however it went, in seconds since 1970.",
+    labels: &[],
+};
+
+/// When a run last ended well. Pushed by such runs only, so that a failure does not erase it.
+pub const BATCH_JOB_LAST_SUCCESS_TIMESTAMP_SECONDS: Definition = Definition {
+    name: "batch_job_last_success_timestamp_seconds",
+    help: "When the batch job last ended with exit code 0, in seconds since 1970.",
+    labels: &[],
+};
+
+/// What the last run took.
+pub const BATCH_JOB_LAST_DURATION_SECONDS: Definition = Definition {
+    name: "batch_job_last_duration_seconds",
+    help: "How long the batch job's last run took, in seconds.",
+    labels: &[],
+};
+
+/// How the last run ended.
+pub const BATCH_JOB_LAST_EXIT_CODE: Definition = Definition {
+    name: "batch_job_last_exit_code",
+    help: "Exit code of the batch job's last run: 0 success, 124 timed out, 126 not executable, 127 not found, 128+n \
+           ended by signal n.",
+    labels: &[],
+};
+
+/// Whether a run is under way.
+pub const BATCH_JOB_RUNNING: Definition = Definition {
+    name: "batch_job_running",
+    help: "1 from the batch job's start until its end, else 0; it stays 1 when the run was killed without notice.",
+    labels: &[],
+};
+
+/// CPU time of the last run.
+pub const BATCH_JOB_LAST_CPU_SECONDS: Definition = Definition {
+    name: "batch_job_last_cpu_seconds",
+    help: "CPU time that the batch job's last run and its own children used, in seconds.",
+    labels: &[MODE],
+};
+
+/// The values of [`MODE`].
+pub const CPU_MODES: [&str; 2] = ["user", "system"];
+
+/// Memory of the last run.
+pub const BATCH_JOB_LAST_MAX_RESIDENT_MEMORY_BYTES: Definition = Definition {
+    name: "batch_job_last_max_resident_memory_bytes",
+    help: "The most resident memory that one process of the batch job's last run held, in bytes.",
+    labels: &[],
+};
+
+/// How often the job should succeed.
+pub const BATCH_JOB_EXPECTED_INTERVAL_SECONDS: Definition = Definition {
+    name: "batch_job_expected_interval_seconds",
+    help: "How often the batch job is expected to succeed, in seconds; longer without success is overdue.",
+    labels: &[],
+};
+
+/// Rows of the last import.
+pub const IMPORT_ROWS_TOTAL: Definition = Definition {
+    name: "import_rows_total",
+    help: "Rows read by the last run of the import by what became of them: imported, rejected, skipped (imported by an \
+           earlier run).",
+    labels: &[RESULT],
+};
+
+/// The values of [`RESULT`] on [`IMPORT_ROWS_TOTAL`].
+pub const IMPORT_RESULTS: [&str; 3] = ["imported", "rejected", "skipped"];
+
 // ---- Legacy names, frozen: existing dashboards ask for them ----
 
 /// Legacy: all finished requests, without labels.
@@ -144,7 +264,7 @@ pub const APP_CPU_USAGE_PERCENT: Definition = Definition {
 mod tests {
     use super::*;
 
-    const ALL: [Definition; 11] = [
+    const ALL: [Definition; 24] = [
         HTTP_REQUESTS_TOTAL,
         HTTP_REQUEST_DURATION_SECONDS,
         HTTP_REQUESTS_IN_PROGRESS,
@@ -156,6 +276,19 @@ mod tests {
         APP_REQUESTS_TOTAL,
         APP_ACTIVE_USERS,
         APP_CPU_USAGE_PERCENT,
+        PUSH_ATTEMPTS_TOTAL,
+        PUSH_LAST_SUCCESS_TIMESTAMP_SECONDS,
+        PUSH_DURATION_SECONDS,
+        BATCH_JOB_LAST_START_TIMESTAMP_SECONDS,
+        BATCH_JOB_LAST_END_TIMESTAMP_SECONDS,
+        BATCH_JOB_LAST_SUCCESS_TIMESTAMP_SECONDS,
+        BATCH_JOB_LAST_DURATION_SECONDS,
+        BATCH_JOB_LAST_EXIT_CODE,
+        BATCH_JOB_RUNNING,
+        BATCH_JOB_LAST_CPU_SECONDS,
+        BATCH_JOB_LAST_MAX_RESIDENT_MEMORY_BYTES,
+        BATCH_JOB_EXPECTED_INTERVAL_SECONDS,
+        IMPORT_ROWS_TOTAL,
     ];
 
     #[test]
@@ -174,6 +307,8 @@ mod tests {
 
     #[test]
     fn buckets_grow() {
-        assert!(HTTP_REQUEST_DURATION_BUCKETS.windows(2).all(|pair| pair[0] < pair[1]));
+        for buckets in [&HTTP_REQUEST_DURATION_BUCKETS[..], &PUSH_DURATION_BUCKETS] {
+            assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));
+        }
     }
 }

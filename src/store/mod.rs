@@ -37,6 +37,26 @@ pub struct Committed {
     pub users: i64,
 }
 
+/// A part of an import.
+#[derive(Debug, Clone)]
+pub struct ImportBatch {
+    /// The users to create, in their order.
+    pub users: Vec<NewUser>,
+    /// Under which key the progress is kept, if any, and how.
+    pub progress: Option<ImportProgress>,
+}
+
+/// How a batch moves an import on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportProgress {
+    /// Names the import.
+    pub key: String,
+    /// Rows of its source that were done before this batch.
+    pub before: u64,
+    /// Rows of its source that are done with it, those included that made no user.
+    pub after: u64,
+}
+
 /// Called after each commit, and when the number of users changed otherwise. Must be quick: writers wait for it.
 pub type OnCommit = Arc<dyn Fn(Committed) + Send + Sync>;
 
@@ -231,6 +251,27 @@ impl UserStore {
     pub async fn delete(&self, id: UserId) -> Result<bool, StoreError> {
         let Backend::Sqlite(store) = &self.0;
         store.delete(id).await
+    }
+
+    /// How many rows of its source an import has done; 0 for one that has not begun.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn import_progress(&self, key: &str) -> Result<u64, StoreError> {
+        let Backend::Sqlite(store) = &self.0;
+        store.import_progress(key).await
+    }
+
+    /// Creates the users of a batch and notes the progress, all in one transaction. False, with nothing done, when the
+    /// import is not where the batch begins: another process is at it.
+    ///
+    /// # Errors
+    ///
+    /// When the batch is not acknowledged. Nothing of it was written, unless the database broke during its commit.
+    pub async fn import(&self, batch: ImportBatch) -> Result<bool, StoreError> {
+        let Backend::Sqlite(store) = &self.0;
+        store.import(batch).await
     }
 
     /// Whether the store reads, and its writer still takes writes. Whether the disk has room is not tried.

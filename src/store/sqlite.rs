@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Committed, DatabaseUrl, OnCommit, OpenError, StoreError, Target};
+use super::{Committed, DatabaseUrl, ImportBatch, ImportProgress, OnCommit, OpenError, StoreError, Target};
 use crate::users::{Email, NewUser, User, UserChange, UserId, UserName};
 
 /// How long a statement waits for another program that holds the database. Below the request time-out's default (10 s),
@@ -45,6 +45,7 @@ pub(super) struct SqliteStore {
 #[derive(Debug)]
 enum Command {
     Write(Change, oneshot::Sender<Result<Option<User>, StoreError>>),
+    Import(ImportBatch, oneshot::Sender<Result<bool, StoreError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -127,6 +128,22 @@ impl SqliteStore {
         Ok(rows.into_iter().filter_map(user).collect())
     }
 
+    pub(super) async fn import_progress(&self, key: &str) -> Result<u64, StoreError> {
+        let rows: Option<i64> = sqlx::query_scalar("SELECT rows FROM imports WHERE key = ?")
+            .bind(key)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(explain)?;
+        Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
+    }
+
+    pub(super) async fn import(&self, batch: ImportBatch) -> Result<bool, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        // One batch waits at a time: an import has no use for being turned away.
+        self.writer.send(Command::Import(batch, reply)).await.map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         if self.writer.is_closed() {
             return Err(closed());
@@ -167,11 +184,14 @@ impl Writer {
                 _ = recount.tick() => self.recount().await,
             }
             let mut group = Vec::with_capacity(waiting.len());
+            let mut imports = Vec::new();
             for command in waiting.drain(..) {
                 match command {
                     // Nobody waits for the answer any more: better not to write than to surprise.
                     Command::Write(_, reply) if reply.is_closed() => {}
                     Command::Write(change, reply) => group.push((change, reply)),
+                    Command::Import(_, reply) if reply.is_closed() => {}
+                    Command::Import(batch, reply) => imports.push((batch, reply)),
                     Command::Close(reply) => {
                         // What is queued is still written; then `recv_many` gives 0.
                         commands.close();
@@ -180,6 +200,10 @@ impl Writer {
                 }
             }
             self.write(group).await;
+            for (batch, reply) in imports {
+                let imported = self.import(&batch).await.map_err(explain);
+                let _ = reply.send(imported);
+            }
         }
         if let Err(error) = self.connection.close().await {
             tracing::warn!(cause = %error, "the database did not close cleanly; it recovers at the next start");
@@ -211,6 +235,26 @@ impl Writer {
                 for (_, reply) in group {
                     let _ = reply.send(Err(error.clone()));
                 }
+            }
+        }
+    }
+
+    /// Makes all of a batch in one transaction, or none of it.
+    async fn import(&mut self, batch: &ImportBatch) -> Result<bool, sqlx::Error> {
+        execute(&mut self.connection, "BEGIN IMMEDIATE").await?;
+        let made = match import(&mut self.connection, batch).await {
+            Ok(Some(committed)) => execute(&mut self.connection, "COMMIT").await.map(|()| Some(committed)),
+            other => other,
+        };
+        match made {
+            Ok(Some(committed)) => {
+                self.tell(committed);
+                Ok(true)
+            }
+            made => {
+                // Fails where SQLite has rolled back already.
+                let _ = execute(&mut self.connection, "ROLLBACK").await;
+                made.map(|_| false)
             }
         }
     }
@@ -275,6 +319,36 @@ async fn apply_all(
     }
     let users = count(connection).await?;
     Ok((outcomes, Committed { created, deleted, users }))
+}
+
+/// Moves the import on and creates its users; `None` when the import is not where the batch begins.
+async fn import(connection: &mut SqliteConnection, batch: &ImportBatch) -> Result<Option<Committed>, sqlx::Error> {
+    if let Some(ImportProgress { key, before, after }) = &batch.progress {
+        let count = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX);
+        sqlx::query("INSERT INTO imports (key, rows) VALUES (?, 0) ON CONFLICT DO NOTHING")
+            .bind(key)
+            .execute(&mut *connection)
+            .await?;
+        let moved = sqlx::query("UPDATE imports SET rows = ? WHERE key = ? AND rows = ?")
+            .bind(count(*after))
+            .bind(key)
+            .bind(count(*before))
+            .execute(&mut *connection)
+            .await?;
+        if moved.rows_affected() == 0 {
+            return Ok(None);
+        }
+    }
+    // One statement for all rows: a statement a row would spend most of its time between threads.
+    let rows: Vec<_> = batch.users.iter().map(|user| [user.name.as_str(), user.email.as_str()]).collect();
+    let rows = serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let created =
+        sqlx::query("INSERT INTO users (name, email) SELECT value ->> 0, value ->> 1 FROM json_each(?) ORDER BY key")
+            .bind(rows)
+            .execute(&mut *connection)
+            .await?;
+    let users = count(connection).await?;
+    Ok(Some(Committed { created: created.rows_affected(), deleted: 0, users }))
 }
 
 async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), sqlx::Error> {

@@ -1,0 +1,242 @@
+//! `import`: users from CSV or JSON lines into the store, as a monitored batch job.
+//!
+//! A thread reads and checks rows; each chunk becomes one transaction that also notes how many rows of the source are
+//! done, under the import's key. So a run that was cut off, at any point, is taken up by the next one with the same key:
+//! no row is lost and none comes twice. What is pushed about it goes through [`job::report`](crate::job::report), as for
+//! any other job.
+
+mod rows;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use nix::sys::resource::UsageWho;
+use prometheus::Registry;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::causes;
+use crate::config::{ImportConfig, ImportSource};
+use crate::job::command::usage;
+use crate::job::report::{Reporter, Told};
+use crate::job::{OWN_FAILURE, say};
+use crate::metrics::{BatchEnd, BatchRun, import_rows};
+use crate::signals::Stop;
+use crate::store::{ImportBatch, ImportProgress, OpenError, StoreError, UserStore};
+use rows::{Chunk, Rejected, SourceError};
+
+/// Chunks that wait for the store while the next is read.
+const CHUNKS_AHEAD: usize = 2;
+
+const FAILED: u8 = 1;
+
+/// Why an import did not get to the end of its source. What was committed until then stays.
+#[derive(Debug, thiserror::Error)]
+enum ImportError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the users cannot be stored")]
+    Store(#[from] StoreError),
+    #[error("the rejects file {} cannot be written", path.display())]
+    Rejects { path: PathBuf, source: io::Error },
+    #[error("another process is importing under the key {0:?}")]
+    Overtaken(String),
+    #[error("told to end")]
+    Interrupted,
+}
+
+/// What became of the rows.
+#[derive(Debug, Default, Clone, Copy)]
+struct Tally {
+    imported: u64,
+    rejected: u64,
+    skipped: u64,
+}
+
+/// Imports, and gives the exit code: 0 when the source was read to its end with no more rejections than allowed, 128+n
+/// when signal n ended it, 125 when it went well but a push got lost and that is to count, else 1.
+pub async fn run(config: ImportConfig, stop: Stop, clock: fn() -> SystemTime) -> u8 {
+    let ImportConfig { report, fail_on_push_error, .. } = &config;
+    let fail_on_push_error = *fail_on_push_error;
+    let mut reporter = Reporter::new(report.clone(), clock);
+    let run = BatchRun { started: clock(), expected_interval: reporter.expected_interval() };
+    let began = Instant::now();
+    let mut tally = Tally::default();
+
+    let done = reporter.while_running(&run, import(&config, &stop, &mut tally)).await;
+
+    let duration = began.elapsed();
+    let exit_code = match &done {
+        Ok(()) => 0,
+        Err(ImportError::Interrupted) => stop.exit_code().unwrap_or(FAILED),
+        Err(error) => {
+            say(&causes::chain(error));
+            FAILED
+        }
+    };
+    let Tally { imported, rejected, skipped } = tally;
+    let [imported_rows, rejected_rows, skipped_rows] = [imported, rejected, skipped].map(HumanCount);
+    let outcome = format!("imported {imported_rows} rows, rejected {rejected_rows}, skipped {skipped_rows}");
+    let ended = if done.is_ok() { "" } else { ", and did not get to the end" };
+    // Nobody may be reading; what was imported is imported.
+    let _ = writeln!(io::stdout(), "{outcome}{ended} ({:.1} s)", duration.as_secs_f64());
+
+    let end = BatchEnd { ended: clock(), duration, exit_code, usage: usage(UsageWho::RUSAGE_SELF) };
+    let registry = Registry::new();
+    let told = import_rows(&registry, [imported, rejected, skipped]).and_then(|()| Told::of_registry(&registry));
+    let told = told.unwrap_or_else(|error| Told::unusable(error.to_string()));
+    let lost = reporter.end(&run, &end, told, std::future::pending()).await;
+    if lost && fail_on_push_error && exit_code == 0 { OWN_FAILURE } else { exit_code }
+}
+
+async fn import(config: &ImportConfig, stop: &Stop, tally: &mut Tally) -> Result<(), ImportError> {
+    let mut stopped = std::pin::pin!(stop.clone().requested());
+    let mut import = tokio::select! {
+        biased;
+        () = &mut stopped => return Err(ImportError::Interrupted),
+        begun = Import::begin(config) => begun?,
+    };
+    tally.skipped = import.done;
+    let mut chunks = read_ahead(config, import.done);
+    let ended = loop {
+        let chunk = tokio::select! {
+            biased;
+            () = &mut stopped => break Err(ImportError::Interrupted),
+            chunk = chunks.recv() => chunk,
+        };
+        // A chunk that is begun is finished: what is committed is always whole.
+        match chunk {
+            None => break Ok(()),
+            Some(Ok(chunk)) => {
+                if let Err(error) = import.take(chunk, tally).await {
+                    break Err(error);
+                }
+            }
+            Some(Err(error)) => break Err(error.into()),
+        }
+    };
+    import.bar.finish_and_clear();
+    import.store.close().await;
+    ended
+}
+
+/// An import under way.
+struct Import {
+    store: UserStore,
+    name: String,
+    /// Under which key the progress is kept.
+    key: Option<String>,
+    /// Rows of the source that are done, those of earlier runs included.
+    done: u64,
+    rejects: Option<(PathBuf, File)>,
+    bar: ProgressBar,
+}
+
+impl Import {
+    async fn begin(config: &ImportConfig) -> Result<Self, ImportError> {
+        let rejects = match &config.rejects {
+            None => None,
+            Some(path) => {
+                let file = OpenOptions::new().create(true).append(true).open(path);
+                let file = file.map_err(|source| ImportError::Rejects { path: path.clone(), source })?;
+                Some((path.clone(), file))
+            }
+        };
+        let key = match (&config.key, &config.source) {
+            (Some(key), _) => Some(key.clone()),
+            (None, ImportSource::Stdin) => None,
+            (None, ImportSource::File(path)) => Some(digest(path.clone()).await?),
+        };
+        let store = UserStore::open(&config.database_url, Arc::new(|_| ())).await?;
+        let done = match &key {
+            Some(key) => store.import_progress(key).await?,
+            None => 0,
+        };
+        let name = rows::shown(&config.source);
+        if let (1.., Some(key)) = (done, &key) {
+            say(&format!("{} rows of {name} are imported already, under the key {key}", HumanCount(done)));
+        }
+        Ok(Self { store, key, done, rejects, bar: bar(&config.source), name })
+    }
+
+    /// Commits a chunk: first the rejections, so that none is lost; then the users, with the progress.
+    async fn take(&mut self, chunk: Chunk, tally: &mut Tally) -> Result<(), ImportError> {
+        let rejected = chunk.rejected.len() as u64;
+        self.reject(&chunk.rejected)?;
+        let imported = chunk.users.len() as u64;
+        let after = self.done + chunk.rows;
+        let progress = self.key.clone().map(|key| ImportProgress { key, before: self.done, after });
+        if !self.store.import(ImportBatch { users: chunk.users, progress }).await? {
+            return Err(ImportError::Overtaken(self.key.clone().unwrap_or_default()));
+        }
+        self.done = after;
+        tally.imported += imported;
+        tally.rejected += rejected;
+        self.bar.set_position(chunk.bytes);
+        self.bar.set_message(format!("{} rows", HumanCount(self.done)));
+        Ok(())
+    }
+
+    fn reject(&mut self, rejected: &[Rejected]) -> Result<(), ImportError> {
+        let Some((path, file)) = &mut self.rejects else {
+            for Rejected { line, reason, .. } in rejected {
+                self.bar.suspend(|| say(&format!("{}, line {line}: {reason}", self.name)));
+            }
+            return Ok(());
+        };
+        let mut lines = Vec::new();
+        let written = rejected
+            .iter()
+            .try_for_each(|row| {
+                serde_json::to_writer(&mut lines, row)?;
+                lines.push(b'\n');
+                Ok(())
+            })
+            .and_then(
+                |()| if lines.is_empty() { Ok(()) } else { file.write_all(&lines).and_then(|()| file.sync_data()) },
+            );
+        written.map_err(|source| ImportError::Rejects { path: path.clone(), source })
+    }
+}
+
+async fn digest(path: PathBuf) -> Result<String, ImportError> {
+    let name = path.display().to_string();
+    let digest = tokio::task::spawn_blocking(move || rows::digest(&path)).await;
+    let digest = digest.unwrap_or_else(|error| Err(io::Error::other(error)));
+    digest.map_err(|source| SourceError::Read { name, source }.into())
+}
+
+/// Reads chunks on a thread of their own, where stdin may block without holding anything up.
+fn read_ahead(config: &ImportConfig, skip: u64) -> mpsc::Receiver<Result<Chunk, SourceError>> {
+    let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
+    let (source, format, max_errors) = (config.source.clone(), config.format, config.max_errors);
+    tokio::task::spawn_blocking(move || {
+        let take = |chunk| sender.blocking_send(Ok(chunk)).is_ok();
+        if let Err(error) = rows::read(&source, format, skip, max_errors, take) {
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    chunks
+}
+
+/// A bar over the bytes of a file, or a count for stdin; on stderr, where that is a terminal.
+fn bar(source: &ImportSource) -> ProgressBar {
+    let length = match source {
+        ImportSource::Stdin => None,
+        ImportSource::File(path) => std::fs::metadata(path).ok().map(|metadata| metadata.len()),
+    };
+    let (bar, template) = match length {
+        Some(length) => {
+            (ProgressBar::new(length), "{bar:30} {percent:>3} % {msg} ({binary_bytes_per_sec}, {eta} left)")
+        }
+        None => (ProgressBar::no_length(), "{spinner} {msg} ({elapsed})"),
+    };
+    let style = ProgressStyle::with_template(template).expect("the template is fixed");
+    bar.with_style(style.progress_chars("━╸ "))
+}

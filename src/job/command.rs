@@ -1,0 +1,271 @@
+//! One command: started, signalled, timed, and waited for.
+//!
+//! At a terminal the command shares the wrapper's process group, so that it can read the terminal and Ctrl-C reaches it
+//! as it would without the wrapper. Everywhere else (cron, systemd, containers, CI) it leads a group of its own, so that
+//! signals and the time-out reach whatever it started too.
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::task::Poll;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{self, Signal};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp};
+use tokio::process::Child;
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal as listen};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::OWN_FAILURE;
+use crate::config::{JobCommand, Timeout};
+use crate::metrics::Usage;
+
+/// Names the file into which the command may write metrics of its own.
+pub const METRICS_FILE_VARIABLE: &str = "JOB_METRICS_FILE";
+
+/// As for `timeout`, `env` and shells.
+const TIMED_OUT: u8 = 124;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// How often it is asked whether a group that was told to end is gone.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code for the wrapper.
+    pub exit_code: u8,
+    /// What it used, if it ran.
+    pub usage: Option<Usage>,
+    /// What there is to say about it, if its own output does not say it.
+    pub reason: Option<String>,
+}
+
+/// A command that was started, or could not be.
+#[derive(Debug)]
+pub struct Running {
+    child: Result<Child, Ended>,
+    receiver: Receiver,
+    timeout: Option<Timeout>,
+    began: Instant,
+}
+
+/// Who gets the signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receiver {
+    /// The command alone: its group is ours too, and the terminal's.
+    Process,
+    /// The command's group.
+    Group,
+}
+
+/// The signals that are passed on.
+#[derive(Debug)]
+pub struct Forwarded {
+    streams: Vec<(Signal, Stream)>,
+}
+
+impl Forwarded {
+    /// Catches, from now on, what would end the wrapper. What is ignored already stays ignored, as `nohup` wants it.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to install a handler.
+    pub fn catch() -> io::Result<Self> {
+        let ignored = ignored_signals();
+        let mut streams = Vec::new();
+        for (signal, kind) in [
+            (Signal::SIGTERM, SignalKind::terminate()),
+            (Signal::SIGINT, SignalKind::interrupt()),
+            (Signal::SIGHUP, SignalKind::hangup()),
+            (Signal::SIGQUIT, SignalKind::quit()),
+            (Signal::SIGUSR1, SignalKind::user_defined1()),
+            (Signal::SIGUSR2, SignalKind::user_defined2()),
+        ] {
+            if ignored & (1 << (signal as u64 - 1)) == 0 {
+                streams.push((signal, listen(kind)?));
+            }
+        }
+        Ok(Self { streams })
+    }
+
+    async fn next(&mut self) -> Signal {
+        poll_fn(|context| {
+            let caught = self.streams.iter_mut().find_map(|(signal, stream)| {
+                matches!(stream.poll_recv(context), Poll::Ready(Some(()))).then_some(*signal)
+            });
+            caught.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Resolves at the next signal.
+    pub async fn any(&mut self) {
+        self.next().await;
+    }
+}
+
+/// The signals that were ignored when this process began, as a mask; none where that cannot be read (Linux only).
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+impl Running {
+    /// Starts a command; its time-out runs from now.
+    #[must_use]
+    pub fn start(command: &JobCommand, metrics_file: Option<&Path>, timeout: Option<Timeout>) -> Self {
+        let receiver = if at_a_terminal() { Receiver::Process } else { Receiver::Group };
+        let mut process = tokio::process::Command::new(&command.program);
+        process.args(&command.arguments);
+        if let Some(file) = metrics_file {
+            process.env(METRICS_FILE_VARIABLE, file);
+        }
+        if receiver == Receiver::Group {
+            process.process_group(0);
+        }
+        let child = process.spawn().map_err(|error| cannot_run(command, &error));
+        Self { child, receiver, timeout, began: Instant::now() }
+    }
+
+    /// Waits for the end, passing signals on.
+    pub async fn end(self, signals: &mut Forwarded) -> Ended {
+        let Self { child, receiver, timeout, began } = self;
+        let mut child = match child {
+            Ok(child) => child,
+            Err(ended) => return ended,
+        };
+        let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw) else {
+            return Ended {
+                exit_code: OWN_FAILURE,
+                usage: None,
+                reason: Some("the command has no process".to_owned()),
+            };
+        };
+        let target = Target { pid, receiver };
+        let mut terminate_at = timeout.map(|timeout| began + timeout.after);
+        let mut kill_at = None;
+        let status = loop {
+            tokio::select! {
+                biased;
+                status = child.wait() => break status,
+                signal = signals.next() => target.forward(signal),
+                () = at(terminate_at) => {
+                    target.send(Signal::SIGTERM);
+                    // A stopped process would not notice.
+                    target.send(Signal::SIGCONT);
+                    terminate_at = None;
+                    kill_at = timeout.map(|timeout| Instant::now() + timeout.kill_after);
+                }
+                () = at(kill_at.filter(|_| terminate_at.is_none())) => {
+                    target.send(Signal::SIGKILL);
+                    // Sent once more if need be: what the command starts meanwhile belongs to its group too.
+                    kill_at = Some(Instant::now() + ASK_AGAIN);
+                }
+            }
+        };
+        let timed_out = timeout.is_some() && terminate_at.is_none();
+        if let Some(kill_at) = kill_at.filter(|_| receiver == Receiver::Group) {
+            target.outlast(kill_at).await;
+        }
+        match status {
+            Ok(status) => Ended {
+                exit_code: if timed_out { TIMED_OUT } else { exit_code(status) },
+                usage: usage(UsageWho::RUSAGE_CHILDREN),
+                reason: timeout.filter(|_| timed_out).map(|timeout| {
+                    format!("the command timed out after {}", humantime::format_duration(timeout.after))
+                }),
+            },
+            Err(error) => Ended {
+                exit_code: OWN_FAILURE,
+                usage: None,
+                reason: Some(format!("the command cannot be waited for: {error}")),
+            },
+        }
+    }
+}
+
+/// Where signals for the command go.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    pid: Pid,
+    receiver: Receiver,
+}
+
+impl Target {
+    /// Passes on a signal that the wrapper got.
+    fn forward(self, signal: Signal) {
+        // What the terminal sends (Ctrl-C, Ctrl-\) the command in its group has got already; a second one makes many
+        // programs give up at once.
+        let from_the_terminal = matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
+        if self.receiver == Receiver::Group || !from_the_terminal {
+            self.send(signal);
+        }
+    }
+
+    fn send(self, signal: Signal) {
+        // It may have ended meanwhile.
+        let _ = match self.receiver {
+            Receiver::Process => signal::kill(self.pid, signal),
+            Receiver::Group => signal::killpg(self.pid, signal),
+        };
+    }
+
+    /// Waits until nothing of the group is left, and ends what is left at `kill_at`.
+    async fn outlast(self, kill_at: Instant) {
+        while signal::killpg(self.pid, None) != Err(Errno::ESRCH) {
+            if Instant::now() >= kill_at {
+                return self.send(Signal::SIGKILL);
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the wrapper is in the foreground of a terminal.
+fn at_a_terminal() -> bool {
+    File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal) == Ok(getpgrp()))
+}
+
+fn cannot_run(command: &JobCommand, error: &io::Error) -> Ended {
+    let exit_code = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) => NOT_FOUND,
+        // The system has no room for another process: nothing is wrong with the command.
+        Some(Errno::EAGAIN | Errno::ENOMEM) => OWN_FAILURE,
+        _ => NOT_EXECUTABLE,
+    };
+    Ended { exit_code, usage: None, reason: Some(format!("cannot run {:?}: {error}", command.program)) }
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(OWN_FAILURE)
+}
+
+/// What processes have used; `None` when the system does not say.
+pub(crate) fn usage(who: UsageWho) -> Option<Usage> {
+    let usage = getrusage(who).ok()?;
+    let time = |time: TimeVal| Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or(0));
+    // Linux and the BSDs count in KiB, macOS in bytes.
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    Some(Usage {
+        user: time(usage.user_time()),
+        system: time(usage.system_time()),
+        max_resident_memory_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * unit,
+    })
+}

@@ -1,0 +1,66 @@
+//! `job`: runs any command as a monitored batch job and pushes how it went.
+//!
+//! - [`command`]: the command itself: its process group, its signals, its time-out, its exit code.
+//! - [`metrics_file`]: what the command says of itself.
+//! - [`report`]: what is pushed, when, and what is said on stderr when it cannot be; `import` reports by it too.
+//!
+//! The wrapper is transparent: stdin, stdout and stderr are the command's own, the exit code is the command's, and
+//! nothing that happens to a push changes either, unless that is asked for.
+
+pub mod command;
+
+pub mod metrics_file;
+
+pub mod report;
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use crate::config::{FlushConfig, JobConfig};
+use crate::metrics::{BatchEnd, BatchRun};
+use command::{Forwarded, Running};
+use metrics_file::MetricsFile;
+use report::{Reporter, Told};
+use tokio::time::Instant;
+
+/// The exit code for a failure of the wrapper itself, as for `env` and `timeout`.
+pub const OWN_FAILURE: u8 = 125;
+
+/// Runs the command and gives the exit code for the process: the command's own, 128+n when signal n ended it, 124 when
+/// it timed out, 126 when it cannot be run, 127 when it is not there, 125 when the wrapper itself fails.
+pub async fn run(config: JobConfig, clock: fn() -> SystemTime) -> u8 {
+    let mut signals = match Forwarded::catch() {
+        Ok(signals) => signals,
+        Err(error) => {
+            say(&format!("cannot catch signals: {error}"));
+            return OWN_FAILURE;
+        }
+    };
+    let metrics_file = MetricsFile::prepare(config.metrics_file);
+    let mut reporter = Reporter::new(config.report, clock);
+
+    let run = BatchRun { started: clock(), expected_interval: reporter.expected_interval() };
+    let began = Instant::now();
+    let running = Running::start(&config.command, metrics_file.path(), config.timeout);
+    let ended = async { running.end(&mut signals).await };
+    let ended = reporter.while_running(&run, ended).await;
+    let end = BatchEnd { ended: clock(), duration: began.elapsed(), exit_code: ended.exit_code, usage: ended.usage };
+    if let Some(reason) = ended.reason {
+        say(&reason);
+    }
+
+    let own = if reporter.pushes() { metrics_file.read(reporter.key()) } else { Told::default() };
+    let lost = reporter.end(&run, &end, own, signals.any()).await;
+    if lost && config.fail_on_push_error && end.exit_code == 0 { OWN_FAILURE } else { end.exit_code }
+}
+
+/// Delivers what waits in the spool; true when nothing for this gateway is left there and nothing had to be set aside.
+pub async fn flush(config: FlushConfig, clock: fn() -> SystemTime) -> bool {
+    Reporter::flush_alone(config, clock).await
+}
+
+/// Says something about the wrapper on stderr, which is the command's too: one line, with the program's name.
+pub(crate) fn say(text: &str) {
+    // Nobody may be reading; the command's result matters more.
+    let _ = writeln!(std::io::stderr(), "api-monitoring: {text}");
+}
