@@ -12,12 +12,20 @@ missing() {
     [ -z "${!2:-}" ] && ! command -v "$1" >/dev/null && [ ! -x "$tools/usr/bin/$1" ]
 }
 
-if ! missing prometheus PROMETHEUS && ! missing promtool PROMTOOL; then
+packages=()
+if missing prometheus PROMETHEUS || missing promtool PROMTOOL; then
+    packages+=(prometheus)
+fi
+# Upstream's binary is called pushgateway, Debian's prometheus-pushgateway.
+if missing pushgateway PUSHGATEWAY && missing prometheus-pushgateway PUSHGATEWAY; then
+    packages+=(prometheus-pushgateway)
+fi
+if [ ${#packages[@]} -eq 0 ]; then
     exit 0
 fi
 if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
-    echo "tools: no prometheus and promtool here; install them (https://prometheus.io/download/) and put them on the path," >&2
-    echo "tools: or set PROMETHEUS and PROMTOOL. The tests that need them are left out." >&2
+    echo "tools: prometheus, promtool or pushgateway is not here; install them (https://prometheus.io/download/) and put" >&2
+    echo "tools: them on the path, or set PROMETHEUS, PROMTOOL and PUSHGATEWAY. The tests that need them are left out." >&2
     [ "${CI:-}" != true ] || exit 1
     exit 0
 fi
@@ -31,13 +39,15 @@ cd "$work"
 mkdir -p state/lists/partial cache/archives/partial
 fresh=(-o "Dir::State=$PWD/state" -o Dir::State::status=/var/lib/dpkg/status -o "Dir::Cache=$PWD/cache"
     -o APT::Sandbox::User=)
-if ! apt-get download -q prometheus >download.log 2>&1; then
-    if ! { apt-get "${fresh[@]}" update -qq && apt-get "${fresh[@]}" download -q prometheus; } >>download.log 2>&1; then
+if ! apt-get download -q "${packages[@]}" >download.log 2>&1; then
+    if ! { apt-get "${fresh[@]}" update -qq && apt-get "${fresh[@]}" download -q "${packages[@]}"; } >>download.log 2>&1; then
         cat download.log >&2
-        echo "tools: the package prometheus cannot be downloaded; the tests that need it are left out." >&2
+        echo "tools: cannot download ${packages[*]}; the tests that need them are left out." >&2
         [ "${CI:-}" != true ] || exit 1
         exit 0
     fi
 fi
-dpkg -x prometheus_*.deb "$tools"
-echo "tools: $("$tools/usr/bin/prometheus" --version 2>&1 | head -n 1)"
+for package in "${packages[@]}"; do
+    dpkg -x "$package"_*.deb "$tools"
+    echo "tools: $("$tools/usr/bin/$package" --version 2>&1 | head -n 1)"
+done

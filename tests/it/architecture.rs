@@ -9,16 +9,19 @@ use api_monitoring::metrics::names;
 /// What each module may import of this crate; `main` may import all.
 const ARROWS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
+    ("push", &[]),
     ("users", &[]),
     ("store", &["users"]),
     ("causes", &[]),
     ("api", &["causes", "metrics", "store", "users"]),
     ("cli", &[]),
-    ("config", &["cli", "store"]),
+    ("config", &["causes", "cli", "metrics", "push", "store"]),
     ("logs", &["config"]),
     ("signals", &[]),
     ("healthcheck", &["config"]),
-    ("server", &["api", "config", "metrics", "store"]),
+    ("server", &["api", "causes", "config", "metrics", "push", "store"]),
+    ("job", &["causes", "config", "metrics", "push"]),
+    ("import", &["causes", "config", "job", "metrics", "signals", "store", "users"]),
     ("load", &["api", "config", "metrics", "signals"]),
 ];
 
@@ -98,6 +101,19 @@ fn metric_names_are_spelled_in_one_file_only() {
         names::APP_ACTIVE_USERS,
         names::APP_CPU_USAGE_PERCENT,
         names::APP_REQUESTS_TOTAL,
+        names::PUSH_ATTEMPTS_TOTAL,
+        names::PUSH_LAST_SUCCESS_TIMESTAMP_SECONDS,
+        names::PUSH_DURATION_SECONDS,
+        names::BATCH_JOB_LAST_START_TIMESTAMP_SECONDS,
+        names::BATCH_JOB_LAST_END_TIMESTAMP_SECONDS,
+        names::BATCH_JOB_LAST_SUCCESS_TIMESTAMP_SECONDS,
+        names::BATCH_JOB_LAST_DURATION_SECONDS,
+        names::BATCH_JOB_LAST_EXIT_CODE,
+        names::BATCH_JOB_RUNNING,
+        names::BATCH_JOB_LAST_CPU_SECONDS,
+        names::BATCH_JOB_LAST_MAX_RESIDENT_MEMORY_BYTES,
+        names::BATCH_JOB_EXPECTED_INTERVAL_SECONDS,
+        names::IMPORT_ROWS_TOTAL,
     ];
     for (path, text) in files(&source()).into_iter().filter(|(path, _)| !path.ends_with("metrics/names.rs")) {
         // Tests and documentation show what a scrape looks like; code must not spell it.

@@ -6,8 +6,10 @@
 
 #![allow(clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
 
-mod prometheus;
-#[allow(dead_code, reason = "shared with the other test binary, which uses all of it")]
+#[allow(dead_code, reason = "shared with the other test binaries, which use all of it")]
+#[path = "../servers/mod.rs"]
+mod servers;
+#[allow(dead_code, reason = "shared with the other test binaries, which use all of it")]
 #[path = "../it/support.rs"]
 mod support;
 
@@ -15,34 +17,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
-use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
-use prometheus::{Prometheus, Vector};
+use servers::PROMETHEUS;
+use servers::prometheus::{Prometheus, Vector};
 use support::{Server, binary};
 
-type Test = fn(PathBuf) -> Result<(), Failed>;
-
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    let tests: [(&str, Test); 2] = [
-        ("what_prometheus_counts_equals_what_load_sent", |tool| {
-            run(what_prometheus_counts_equals_what_load_sent(tool))
-        }),
-        ("the_first_error_ever_shows_in_increase", |tool| run(the_first_error_ever_shows_in_increase(tool))),
-    ];
-    let required = std::env::var("CI").is_ok_and(|ci| ci == "true");
-    let trials = tests.map(|(name, test)| match prometheus::find() {
-        Ok(tool) => Trial::test(name, move || test(tool)),
-        Err(reason) if required => Trial::test(name, move || Err(reason.into())),
-        Err(reason) => Trial::test(format!("{name} ({reason})"), || Err(reason.into())).with_ignored_flag(true),
-    });
-    libtest_mimic::run(&arguments, trials.into()).exit_code()
-}
-
-fn run(test: impl Future<Output = ()>) -> Result<(), Failed> {
-    tokio::runtime::Runtime::new().unwrap().block_on(test);
-    Ok(())
+    servers::run(vec![
+        needs!([PROMETHEUS], what_prometheus_counts_equals_what_load_sent),
+        needs!([PROMETHEUS], the_first_error_ever_shows_in_increase),
+    ])
 }
 
 type Counts = BTreeMap<Vec<String>, u64>;
@@ -86,7 +71,7 @@ fn counted(vector: &Vector, labels: &[&str]) -> Counts {
     rows.collect()
 }
 
-async fn what_prometheus_counts_equals_what_load_sent(tool: PathBuf) {
+async fn what_prometheus_counts_equals_what_load_sent([tool]: [PathBuf; 1]) {
     let server = Server::start().await;
     let prometheus = Prometheus::scraping(&tool, &server.address).await;
     prometheus.scraped_after_now().await;
@@ -159,7 +144,7 @@ async fn quantiles_agree(prometheus: &Prometheus, report: &Value) {
     assert!(compared > 15, "only {compared} quantiles were compared");
 }
 
-async fn the_first_error_ever_shows_in_increase(tool: PathBuf) {
+async fn the_first_error_ever_shows_in_increase([tool]: [PathBuf; 1]) {
     let server = Server::start().await;
     let prometheus = Prometheus::scraping(&tool, &server.address).await;
     prometheus.scraped_after_now().await;

@@ -1,7 +1,7 @@
 //! A real Prometheus server, started for one test.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,22 +14,7 @@ use crate::support::{client, eventually};
 /// The result of an instant query: series and values.
 pub type Vector = Vec<(BTreeMap<String, String>, f64)>;
 
-/// Where the server's binary is, or what to do to have one.
-pub fn find() -> Result<PathBuf, String> {
-    if let Some(given) = std::env::var_os("PROMETHEUS") {
-        let path = PathBuf::from(given);
-        return if path.is_file() { Ok(path) } else { Err(format!("PROMETHEUS is {path:?}, which is no file")) };
-    }
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/usr/bin");
-    std::env::split_paths(&folders)
-        .chain([unpacked])
-        .map(|folder| folder.join("prometheus"))
-        .find(|path| path.is_file())
-        .ok_or_else(|| "no prometheus: run `make tools`, or set PROMETHEUS to its path".to_owned())
-}
-
-/// A running server that scrapes one target every second; killed when it goes out of scope.
+/// A running server that scrapes every second; killed when it goes out of scope.
 pub struct Prometheus {
     child: Child,
     address: String,
@@ -38,13 +23,18 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts and waits until it answers.
+    /// Scrapes one target as the job `api`.
     pub async fn scraping(binary: &Path, target: &str) -> Self {
+        Self::start(binary, &serde_json::json!([{"job_name": "api", "static_configs": [{"targets": [target]}]}])).await
+    }
+
+    /// Starts with these `scrape_configs`, and waits until it answers.
+    pub async fn start(binary: &Path, scrape_configs: &Value) -> Self {
         // Prometheus cannot report a port that it chose itself. One that was free a moment ago is nearly always free
         // still; where it is not, the server ends and another is tried.
         let mut log = String::new();
         for _ in 0..5 {
-            let mut server = Self::spawn(binary, target);
+            let mut server = Self::spawn(binary, scrape_configs);
             if server.starts().await {
                 return server;
             }
@@ -53,11 +43,11 @@ impl Prometheus {
         panic!("Prometheus does not start: {log}");
     }
 
-    fn spawn(binary: &Path, target: &str) -> Self {
+    fn spawn(binary: &Path, scrape_configs: &Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = serde_json::json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-            "scrape_configs": [{"job_name": "api", "static_configs": [{"targets": [target]}]}],
+            "scrape_configs": scrape_configs,
         });
         // JSON is YAML.
         std::fs::write(folder.path().join("prometheus.yml"), config.to_string()).unwrap();
@@ -91,8 +81,7 @@ impl Prometheus {
     /// and counters are of one moment.
     pub async fn scraped_after_now(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-        let query =
-            format!("count_over_time(up{{job=\"api\"}}[5m]) and on() (timestamp(up{{job=\"api\"}}) > {})", now + 1.0);
+        let query = format!("count_over_time(up[5m]) and on() (timestamp(up) > {})", now + 1.0);
         eventually("a scrape", async || self.query(&query).await.pop()).await;
     }
 
