@@ -28,6 +28,7 @@ const IMPORT_KEY_MAX: usize = 200;
 
 const JOB_NAME: &str = "--name (JOB_NAME)";
 const GATEWAY_URL: &str = "--pushgateway-url (PUSHGATEWAY_URL)";
+const GATEWAY_USERNAME: &str = "--pushgateway-username (PUSHGATEWAY_USERNAME)";
 const SPOOL_DIR: &str = "--spool-dir (PUSH_SPOOL_DIR)";
 
 /// A setting that cannot be used.
@@ -509,7 +510,6 @@ fn grouping(setting: &'static str, job: &str, args: &GatewayArgs, own: &[&str]) 
 
 /// The gateway, with what it takes to log in there; `None` without a URL.
 fn target(args: &GatewayArgs) -> Result<Option<PushTarget>, ConfigError> {
-    const USERNAME: &str = "--pushgateway-username (PUSHGATEWAY_USERNAME)";
     let credentials = credentials(args)?;
     let Some(url) = &args.pushgateway_url else { return Ok(None) };
     let target: PushTarget = url.parse().map_err(|error: crate::push::InvalidTarget| {
@@ -522,7 +522,7 @@ fn target(args: &GatewayArgs) -> Result<Option<PushTarget>, ConfigError> {
     })?;
     let target = match credentials {
         Some(Credentials::Basic { ref username, .. }) if username.contains(':') => {
-            return Err(refused(USERNAME, username, "expected a name without a colon"));
+            return Err(refused(GATEWAY_USERNAME, username, "expected a name without a colon"));
         }
         Some(credentials) => target.with_credentials(credentials),
         None => target,
@@ -549,15 +549,16 @@ fn credentials(args: &GatewayArgs) -> Result<Option<Credentials>, ConfigError> {
         "--pushgateway-bearer-token-file (PUSHGATEWAY_BEARER_TOKEN_FILE)",
         args.pushgateway_bearer_token_file.as_deref(),
     )?;
-    const USERNAME: &str = "--pushgateway-username (PUSHGATEWAY_USERNAME)";
     match (&args.pushgateway_username, password, token) {
         (None, None, None) => Ok(None),
         (Some(username), Some(password), None) => Ok(Some(Credentials::Basic { username: username.clone(), password })),
         (None, None, Some(token)) => Ok(Some(Credentials::Bearer(token))),
-        (Some(username), None, None) => {
-            Err(refused(USERNAME, username, "a password is missing: PUSHGATEWAY_PASSWORD, or a file that holds it"))
-        }
-        (None, Some(_), None) => Err(missing(USERNAME, "a password is given, and no user name")),
+        (Some(username), None, None) => Err(refused(
+            GATEWAY_USERNAME,
+            username,
+            "a password is missing: PUSHGATEWAY_PASSWORD, or a file that holds it",
+        )),
+        (None, Some(_), None) => Err(missing(GATEWAY_USERNAME, "a password is given, and no user name")),
         (_, _, Some(_)) => Err(missing(
             "PUSHGATEWAY_BEARER_TOKEN",
             "a user name or password is given too; the gateway takes one or the other",

@@ -1,6 +1,7 @@
 //! The rows of an import: CSV or JSON lines in, users and rejections out, a chunk at a time.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -218,7 +219,7 @@ impl Read for Guarded {
 /// What an error while reading the row on that line means.
 fn failed(name: &str, line: u64, source: io::Error) -> SourceError {
     let name = name.to_owned();
-    if source.get_ref().is_some_and(|inner| inner.is::<TooLong>()) {
+    if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<TooLong>) {
         SourceError::TooLong { name, line }
     } else {
         SourceError::Read { name, source }
@@ -373,7 +374,9 @@ pub(super) fn digest(path: &Path) -> io::Result<String> {
             read => digest.update(&buffer[..read]),
         }
     }
-    Ok(digest.finalize().iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}")))
+    let mut text = "sha256:".to_owned();
+    digest.finalize().iter().try_for_each(|byte| write!(text, "{byte:02x}")).expect("text takes any text");
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -393,12 +396,12 @@ mod tests {
         let (mut users, mut rejected, mut rows) = (Vec::new(), Vec::new(), 0);
         let ended = read(&ImportSource::File(path), None, skip, max_errors, |chunk| {
             rows += chunk.rows;
-            assert_eq!(chunk.rows as usize, chunk.users.len() + chunk.rejected.len());
+            assert_eq!(chunk.rows, (chunk.users.len() + chunk.rejected.len()) as u64);
             users.extend(chunk.users.iter().map(|user| format!("{} {}", user.name.as_str(), user.email.as_str())));
             rejected.extend(chunk.rejected);
             true
         });
-        assert_eq!(rows as usize, users.len() + rejected.len());
+        assert_eq!(rows, (users.len() + rejected.len()) as u64);
         (users, rejected, ended)
     }
 
@@ -430,7 +433,7 @@ mod tests {
     #[test]
     fn rejected_rows_are_told_by_line_with_reason_and_the_row_itself() {
         let csv =
-            b"name,email\n,a@example.com\nA,\n \"B\nB\",x\nC,c@example.com,d\n\xff,e@example.com\nok,ok@example.com\n";
+            b"name,email\n,a@example.com\nA,\n\"B\nB\",x\nC,c@example.com,d\n\xff,e@example.com\nok,ok@example.com\n";
 
         let (users, rejected, _) = read_text("users.csv", csv, 0, 9);
 

@@ -249,7 +249,7 @@ fn cannot_run(command: &JobCommand, error: &io::Error) -> Ended {
         Some(Errno::EAGAIN | Errno::ENOMEM) => OWN_FAILURE,
         _ => NOT_EXECUTABLE,
     };
-    Ended { exit_code, usage: None, reason: Some(format!("cannot run {:?}: {error}", command.program)) }
+    Ended { exit_code, usage: None, reason: Some(format!("cannot run {}: {error}", command.program.display())) }
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

@@ -8,6 +8,7 @@
 //! when it tells of every family that the older one tells of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -278,7 +279,9 @@ fn names(text: &MetricsText) -> BTreeSet<&str> {
 /// Says in a file's name which group it belongs to, so that few files are read to find those of one group.
 fn group_hash(gateway: &str, key: &GroupingKey) -> String {
     let digest = Sha256::digest(format!("{gateway}{}", key.path()));
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    digest.iter().take(6).try_for_each(|byte| write!(text, "{byte:02x}")).expect("text takes any text");
+    text
 }
 
 #[cfg(test)]
