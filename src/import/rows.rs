@@ -451,7 +451,7 @@ mod tests {
         let reasons: Vec<_> = rejected.iter().map(|row| row.reason.as_str()).collect();
         assert_eq!(reasons[0], "the row is no user: missing field `email` at column 12");
         assert!(reasons[1].starts_with("the row is no user: invalid"), "{reasons:?}");
-        assert_eq!(reasons[2], "the row is no user: unknown field `id`, expected `name` or `email` at column 43");
+        assert_eq!(reasons[2], "the row is no user: unknown field `id`, expected `name` or `email` at column 40");
         assert!(reasons[3].contains("name must not be empty or blank; email must be"), "{reasons:?}");
     }
 

@@ -331,3 +331,186 @@ impl Held {
 fn seconds(moment: SystemTime) -> f64 {
     moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = "job_start_timestamp_seconds";
+    const SUCCESS: &str = "job_success_timestamp_seconds";
+
+    fn at(second: u32) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(second.into())
+    }
+
+    /// What the gateway holds of the job `j`: families with the second in which they were pushed, and their value.
+    fn held(families: &[(&str, u32, f64)]) -> Held {
+        let families = families.iter().map(|(name, pushed, value)| {
+            ((*name).to_owned(), StoredFamily { pushed: at(*pushed), value: Some(*value) })
+        });
+        let labels = BTreeMap::from([("job".to_owned(), "j".to_owned())]);
+        let group = Group { labels, families: families.collect() };
+        Held { groups: vec![group], ahead: 0.0 }
+    }
+
+    /// A push of the job `j` that tells of a second, through a spool, as it would be found there.
+    fn waiting(second: u32, text: &str) -> Waiting {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        let key = GroupingKey::new("j").unwrap();
+        let moments = vec![START.to_owned(), SUCCESS.to_owned()];
+        let push = Push { key, text: text.to_owned(), moment: at(second), moments };
+        spool.store("http://gateway/", &push).unwrap();
+        let (mut waiting, _) = spool.turn().unwrap().unwrap().waiting(at(0)).unwrap();
+        waiting.pop().unwrap()
+    }
+
+    /// The names of the families that are still news.
+    fn news(held: &Held, mut waiting: Waiting) -> Vec<String> {
+        held.keep_newer(&mut waiting);
+        waiting.text.families().iter().map(|family| family.name().to_owned()).collect()
+    }
+
+    const RUN: &str = "code 0\njob_start_timestamp_seconds 10\njob_success_timestamp_seconds 12\nrows 5\n";
+
+    #[test]
+    fn all_is_news_to_a_group_that_is_not_there_or_tells_of_earlier_runs() {
+        let all = ["code", START, SUCCESS, "rows"];
+
+        assert_eq!(news(&Held { groups: Vec::new(), ahead: 0.0 }, waiting(12, RUN)), all);
+        let earlier = held(&[("code", 4, 1.0), (START, 4, 3.0), (SUCCESS, 4, 4.0), ("rows", 4, 1.0)]);
+        assert_eq!(news(&earlier, waiting(12, RUN)), all);
+    }
+
+    #[test]
+    fn an_earlier_run_that_was_delivered_late_does_not_hide_a_later_one() {
+        // Pushed in second 99 by the gateway's clock, but of a run that began in second 3.
+        let late = held(&[("code", 99, 1.0), (START, 99, 3.0), (SUCCESS, 99, 4.0), ("rows", 99, 1.0)]);
+
+        assert_eq!(news(&late, waiting(12, RUN)), ["code", START, SUCCESS, "rows"]);
+    }
+
+    #[test]
+    fn a_later_run_that_failed_keeps_its_values_and_gets_the_earlier_success() {
+        let later = held(&[("code", 20, 3.0), (START, 20, 18.0)]);
+
+        assert_eq!(news(&later, waiting(12, RUN)), [SUCCESS, "rows"]);
+    }
+
+    #[test]
+    fn a_later_runs_families_are_kept_and_those_it_did_not_push_are_updated() {
+        let later = held(&[("code", 20, 0.0), (START, 20, 18.0), (SUCCESS, 20, 20.0), ("rows", 5, 1.0)]);
+
+        assert_eq!(news(&later, waiting(12, RUN)), ["rows"], "rows is of a run before");
+    }
+
+    #[test]
+    fn the_start_of_a_run_is_no_news_after_its_end() {
+        let ended = held(&[("running", 12, 0.0), (START, 12, 10.0), (SUCCESS, 12, 12.0)]);
+
+        let start = waiting(10, "running 1\njob_start_timestamp_seconds 10\n");
+
+        assert_eq!(news(&ended, start), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_run_says_of_itself_is_news_after_its_outcome() {
+        let outcome = held(&[("code", 12, 0.0), (START, 12, 10.0), (SUCCESS, 12, 12.0), ("rows", 5, 1.0)]);
+
+        assert_eq!(news(&outcome, waiting(12, "rows 5\n")), ["rows"]);
+    }
+
+    #[test]
+    fn without_moments_it_goes_by_when_the_gateway_got_what_it_holds() {
+        let text = "rows 5\nother 1\n";
+
+        assert_eq!(news(&held(&[("rows", 11, 1.0), ("other", 13, 1.0)]), waiting(12, text)), ["rows"]);
+        let ahead = Held { ahead: 60.0, ..held(&[("rows", 71, 1.0), ("other", 73, 1.0)]) };
+        assert_eq!(news(&ahead, waiting(12, text)), ["rows"], "by a clock that is a minute ahead");
+    }
+
+    #[test]
+    fn what_was_delivered_counts_from_its_moment() {
+        let mut held = Held { groups: Vec::new(), ahead: 0.0 };
+
+        held.took(&waiting(12, RUN));
+
+        assert_eq!(news(&held, waiting(12, RUN)), ["code", "rows"], "the same run once more does no harm");
+        assert_eq!(news(&held, waiting(11, "code 1\njob_start_timestamp_seconds 9\n")), [""; 0]);
+        assert_eq!(news(&held, waiting(15, "code 1\njob_start_timestamp_seconds 13\n")), ["code", START]);
+    }
+
+    #[test]
+    fn clocks_that_differ_by_less_than_a_date_can_tell_are_equal() {
+        let ahead =
+            |seconds: u32| Held::new(Listing { date: Some(at(100 + seconds)), groups: Vec::new() }, at(100)).ahead;
+
+        assert!(ahead(1).abs() < f64::EPSILON);
+        assert!((ahead(60) - 60.0).abs() < f64::EPSILON);
+    }
+
+    /// Tries with a fixed outcome until there is no more time, and gives the moments of the tries in seconds.
+    async fn tries(until: u64, outcome: impl Fn() -> PushError) -> Vec<f64> {
+        let began = Instant::now();
+        let mut tries = Vec::new();
+        let until = began + Duration::from_secs(until);
+        let _ = patiently(&mut StdRng::seed_from_u64(1), until, std::future::pending(), async |_| -> Result<(), _> {
+            tries.push(began.elapsed().as_secs_f64());
+            Err(outcome())
+        })
+        .await;
+        tries
+    }
+
+    fn unavailable(retry_after: Option<u64>) -> PushError {
+        PushError::Unavailable {
+            status: http::StatusCode::SERVICE_UNAVAILABLE,
+            reason: String::new(),
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pauses_between_tries_grow_up_to_a_limit() {
+        let tries = tries(10, || unavailable(None)).await;
+
+        let pauses: Vec<_> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let longest = [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0];
+        assert!(pauses.len() >= 6, "{pauses:?}");
+        for (pause, longest) in pauses.iter().zip(longest) {
+            assert!((longest / 2.0 - 0.01..=longest + 0.01).contains(pause), "{pauses:?}");
+        }
+        assert!(*tries.last().unwrap() < 10.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_says_when_to_come_back_is_heeded() {
+        let tries = tries(10, || unavailable(Some(4))).await;
+
+        assert_eq!(tries.iter().map(|at| at.round()).collect::<Vec<_>>(), [0.0, 4.0, 8.0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_help_is_not_tried_again() {
+        let refused = || PushError::Refused { status: http::StatusCode::BAD_REQUEST, reason: String::new() };
+
+        assert_eq!(tries(10, refused).await.len(), 1);
+        assert_eq!(tries(0, refused).await.len(), 0, "there is no time at all");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn giving_up_ends_the_pauses_but_not_a_try() {
+        let until = Instant::now() + Duration::from_secs(10);
+        let mut tries = 0;
+
+        let given_up =
+            patiently(&mut StdRng::seed_from_u64(1), until, std::future::ready(()), async |_| -> Result<(), _> {
+                tries += 1;
+                Err(unavailable(None))
+            })
+            .await;
+
+        assert_eq!(tries, 1);
+        assert!(matches!(given_up, Err(PushError::Unavailable { .. })));
+    }
+}
