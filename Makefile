@@ -30,6 +30,7 @@ rules: tools ## promtool on whatever is under prometheus/
 deny: ## Licences, sources and duplicate versions of the dependencies, where cargo-deny is installed
 	scripts/deny.sh
 
-bench: ## What being monitored costs, and what the service takes at rest
+bench: ## What being monitored costs, what batch work costs, and what the service takes at rest
 	$(CARGO) bench --locked --bench cost
+	$(CARGO) bench --locked --bench batch
 	scripts/footprint.sh
