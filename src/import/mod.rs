@@ -69,9 +69,13 @@ pub async fn run(config: ImportConfig, stop: Stop, clock: fn() -> SystemTime) ->
     let began = Instant::now();
     let mut tally = Tally::default();
 
-    let done = reporter.while_running(&run, import(&config, &stop, &mut tally)).await;
+    let work = async {
+        let done = import(&config, &stop, &mut tally).await;
+        (done, clock(), Instant::now())
+    };
+    let (done, ended, ended_at) = reporter.while_running(&run, work).await;
 
-    let duration = began.elapsed();
+    let duration = ended_at - began;
     let exit_code = match &done {
         Ok(()) => 0,
         Err(ImportError::Interrupted) => stop.exit_code().unwrap_or(FAILED),
@@ -83,15 +87,15 @@ pub async fn run(config: ImportConfig, stop: Stop, clock: fn() -> SystemTime) ->
     let Tally { imported, rejected, skipped } = tally;
     let [imported_rows, rejected_rows, skipped_rows] = [imported, rejected, skipped].map(HumanCount);
     let outcome = format!("imported {imported_rows} rows, rejected {rejected_rows}, skipped {skipped_rows}");
-    let ended = if done.is_ok() { "" } else { ", and did not get to the end" };
+    let short = if done.is_ok() { "" } else { ", and did not get to the end" };
     // Nobody may be reading; what was imported is imported.
-    let _ = writeln!(io::stdout(), "{outcome}{ended} ({:.1} s)", duration.as_secs_f64());
+    let _ = writeln!(io::stdout(), "{outcome}{short} ({:.1} s)", duration.as_secs_f64());
 
-    let end = BatchEnd { ended: clock(), duration, exit_code, usage: usage(UsageWho::RUSAGE_SELF) };
+    let end = BatchEnd { ended, duration, exit_code, usage: usage(UsageWho::RUSAGE_SELF) };
     let registry = Registry::new();
     let told = import_rows(&registry, [imported, rejected, skipped]).and_then(|()| Told::of_registry(&registry));
     let told = told.unwrap_or_else(|error| Told::unusable(error.to_string()));
-    let lost = reporter.end(&run, &end, told, std::future::pending()).await;
+    let lost = reporter.end(&run, &end, ended_at, told, std::future::pending()).await;
     if lost && fail_on_push_error && exit_code == 0 { OWN_FAILURE } else { exit_code }
 }
 

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use crate::config::{FlushConfig, JobConfig};
 use crate::metrics::{BatchEnd, BatchRun};
-use command::{Forwarded, Running};
+use command::{Ended, Forwarded, Running};
 use metrics_file::MetricsFile;
 use report::{Reporter, Told};
 use tokio::time::Instant;
@@ -42,15 +42,17 @@ pub async fn run(config: JobConfig, clock: fn() -> SystemTime) -> u8 {
     let run = BatchRun { started: clock(), expected_interval: reporter.expected_interval() };
     let began = Instant::now();
     let running = Running::start(&config.command, metrics_file.path(), config.timeout);
-    let ended = async { running.end(&mut signals).await };
-    let ended = reporter.while_running(&run, ended).await;
-    let end = BatchEnd { ended: clock(), duration: began.elapsed(), exit_code: ended.exit_code, usage: ended.usage };
-    if let Some(reason) = ended.reason {
+    let command = async {
+        let Ended { exit_code, usage, reason } = running.end(&mut signals).await;
+        (BatchEnd { ended: clock(), duration: began.elapsed(), exit_code, usage }, Instant::now(), reason)
+    };
+    let (end, ended_at, reason) = reporter.while_running(&run, command).await;
+    if let Some(reason) = reason {
         say(&reason);
     }
 
     let own = if reporter.pushes() { metrics_file.read(reporter.key()) } else { Told::default() };
-    let lost = reporter.end(&run, &end, own, signals.any()).await;
+    let lost = reporter.end(&run, &end, ended_at, own, signals.any()).await;
     if lost && config.fail_on_push_error && end.exit_code == 0 { OWN_FAILURE } else { end.exit_code }
 }
 

@@ -119,12 +119,19 @@ impl Reporter {
         done
     }
 
-    /// Pushes how the run went and what it says of itself, then what waits in the spool; all within the deadline, and
-    /// without another try once `give_up` has resolved. True when something got lost.
-    pub async fn end(&mut self, run: &BatchRun, end: &BatchEnd, told: Told, give_up: impl Future<Output = ()>) -> bool {
+    /// Pushes how the run went and what it says of itself, then what waits in the spool; all within the deadline, which
+    /// runs from the end of the work, and without another try once `give_up` has resolved. True when something got lost.
+    pub async fn end(
+        &mut self,
+        run: &BatchRun,
+        end: &BatchEnd,
+        ended_at: Instant,
+        told: Told,
+        give_up: impl Future<Output = ()>,
+    ) -> bool {
         told.notes.iter().for_each(|note| say(note));
         let Some(courier) = &mut self.courier else { return false };
-        let until = Instant::now() + self.deadline;
+        let until = ended_at + self.deadline;
         let job = self.key.job();
         let outcome = match outcome(&self.key, run, end).await {
             Ok(push) => push,

@@ -2,11 +2,13 @@
 //!
 //! A wrong setting is one sentence that names the setting, its value and what is accepted.
 
-use std::ffi::OsString;
+mod batch;
+mod push;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,22 +16,14 @@ use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::causes;
-use crate::cli::{DeliveryArgs, GatewayArgs, HealthcheckArgs, ImportArgs, JobArgs, LoadArgs, ServeArgs};
-use crate::metrics::names;
-use crate::push::{Credentials, GroupingKey, PushTarget, Secret};
+use crate::cli::{HealthcheckArgs, LoadArgs, ServeArgs};
 use crate::store::DatabaseUrl;
+
+pub use batch::{ImportConfig, ImportFormat, ImportSource, JobCall, JobCommand, JobConfig, Timeout};
+pub use push::{DeliveryConfig, FlushConfig, PushConfig, ReportConfig};
 
 /// The store when none is named.
 const DEFAULT_DATABASE_URL: &str = "sqlite://data/users.db";
-
-/// Longest key of an import, in bytes.
-const IMPORT_KEY_MAX: usize = 200;
-
-const JOB_NAME: &str = "--name (JOB_NAME)";
-const GATEWAY_URL: &str = "--pushgateway-url (PUSHGATEWAY_URL)";
-const GATEWAY_USERNAME: &str = "--pushgateway-username (PUSHGATEWAY_USERNAME)";
-const SPOOL_DIR: &str = "--spool-dir (PUSH_SPOOL_DIR)";
 
 /// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,139 +54,6 @@ pub struct ServeConfig {
     pub seed: u64,
     /// Where to push the metrics, if anywhere.
     pub push: Option<PushConfig>,
-}
-
-/// How a service pushes its metrics.
-#[derive(Debug)]
-pub struct PushConfig {
-    /// The gateway.
-    pub target: PushTarget,
-    /// The group; without the label `instance`, unless that was given.
-    pub key: GroupingKey,
-    /// How often.
-    pub interval: Duration,
-    /// Whether to delete the group at the end.
-    pub delete_on_exit: bool,
-}
-
-/// Settings of `job`.
-#[derive(Debug)]
-pub enum JobCall {
-    /// Run a command.
-    Run(JobConfig),
-    /// Deliver what waits.
-    Flush(FlushConfig),
-}
-
-/// Settings of a job that runs a command.
-#[derive(Debug)]
-pub struct JobConfig {
-    /// What to run.
-    pub command: JobCommand,
-    /// How long it may run.
-    pub timeout: Option<Timeout>,
-    /// Where it writes metrics of its own.
-    pub metrics_file: Option<PathBuf>,
-    /// What is pushed about it.
-    pub report: ReportConfig,
-    /// Whether a lost push makes a job fail that went well.
-    pub fail_on_push_error: bool,
-}
-
-/// A command.
-#[derive(Debug, Clone)]
-pub struct JobCommand {
-    /// A path, or a name to look up.
-    pub program: OsString,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-}
-
-/// How long a command may run.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeout {
-    /// After this it gets SIGTERM.
-    pub after: Duration,
-    /// After this, from then on, SIGKILL.
-    pub kill_after: Duration,
-}
-
-/// What is pushed about a batch job, and how.
-#[derive(Debug, Clone)]
-pub struct ReportConfig {
-    /// The group.
-    pub key: GroupingKey,
-    /// How often the job should succeed.
-    pub expected_interval: Option<Duration>,
-    /// Whether its start is pushed too.
-    pub start_push: bool,
-    /// How pushes are delivered.
-    pub delivery: DeliveryConfig,
-}
-
-/// How a batch job's pushes are delivered.
-#[derive(Debug, Clone)]
-pub struct DeliveryConfig {
-    /// The gateway; nothing is pushed without one.
-    pub target: Option<PushTarget>,
-    /// How long pushes are tried again.
-    pub deadline: Duration,
-    /// Where undelivered pushes wait.
-    pub spool_folder: Option<PathBuf>,
-    /// Of the pauses between tries.
-    pub seed: u64,
-}
-
-/// Settings of a delivery of what waits.
-#[derive(Debug)]
-pub struct FlushConfig {
-    /// The gateway.
-    pub target: PushTarget,
-    /// Where pushes wait.
-    pub spool_folder: PathBuf,
-    /// How long each may be tried again.
-    pub deadline: Duration,
-    /// Of the pauses between tries.
-    pub seed: u64,
-}
-
-/// Settings of `import`.
-#[derive(Debug)]
-pub struct ImportConfig {
-    /// What to read.
-    pub source: ImportSource,
-    /// Its form; `None`: find out.
-    pub format: Option<ImportFormat>,
-    /// Under which key the progress is kept; `None`: the content's digest.
-    pub key: Option<String>,
-    /// Where rejected rows go; `None`: stderr.
-    pub rejects: Option<PathBuf>,
-    /// How many rows may be rejected.
-    pub max_errors: u64,
-    /// Where the users are.
-    pub database_url: DatabaseUrl,
-    /// What is pushed about it.
-    pub report: ReportConfig,
-    /// Whether a lost push makes an import fail that went well.
-    pub fail_on_push_error: bool,
-}
-
-/// What an import reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ImportSource {
-    /// Standard input.
-    Stdin,
-    /// A file.
-    File(PathBuf),
-}
-
-/// The form of what an import reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImportFormat {
-    /// Comma-separated values (RFC 4180) with a header.
-    Csv,
-    /// A JSON object a line.
-    JsonLines,
 }
 
 /// How to log.
@@ -272,64 +133,7 @@ impl TryFrom<&ServeArgs> for ServeConfig {
                 Some(seed) => number("--seed (API_SEED)", seed, 0..=u64::MAX)?,
                 None => rand::random(),
             },
-            push: push(args)?,
-        })
-    }
-}
-
-impl TryFrom<JobArgs> for JobCall {
-    type Error = ConfigError;
-
-    fn try_from(args: JobArgs) -> Result<Self, ConfigError> {
-        if args.flush {
-            return flush(&args).map(Self::Flush);
-        }
-        let name = args.name.as_deref().ok_or_else(|| missing(JOB_NAME, "expected the job's name, such as backup"))?;
-        let mut words = args.command.into_iter();
-        let program = words.next().filter(|program| !program.is_empty());
-        let program = program.ok_or_else(|| missing("COMMAND", "expected the command to run, after --"))?;
-        let day = Duration::from_hours(24);
-        let kill_after = duration("--kill-after (JOB_KILL_AFTER)", &args.kill_after, Duration::ZERO..=day)?;
-        let after = args.timeout.as_deref();
-        let after = after.map(|after| duration("--timeout (JOB_TIMEOUT)", after, Duration::from_millis(1)..=30 * day));
-        Ok(Self::Run(JobConfig {
-            command: JobCommand { program, arguments: words.collect() },
-            timeout: after.transpose()?.map(|after| Timeout { after, kill_after }),
-            metrics_file: path("--metrics-file (JOB_METRICS_FILE)", args.metrics_file.as_deref())?,
-            report: report(JOB_NAME, name, &args.delivery, &[names::MODE])?,
-            fail_on_push_error: args.delivery.fail_on_push_error,
-        }))
-    }
-}
-
-impl TryFrom<ImportArgs> for ImportConfig {
-    type Error = ConfigError;
-
-    fn try_from(args: ImportArgs) -> Result<Self, ConfigError> {
-        Ok(Self {
-            source: match args.file.as_str() {
-                "" => return Err(refused("FILE", "", "expected a file, or - for stdin")),
-                "-" => ImportSource::Stdin,
-                file => ImportSource::File(file.into()),
-            },
-            format: match args.format.as_str() {
-                "auto" => None,
-                "csv" => Some(ImportFormat::Csv),
-                "jsonl" => Some(ImportFormat::JsonLines),
-                other => return Err(refused("--format (IMPORT_FORMAT)", other, "expected auto, csv or jsonl")),
-            },
-            key: match args.key {
-                Some(key) if key.trim().is_empty() || key.len() > IMPORT_KEY_MAX => {
-                    let expected = format!("expected a text of 1 to {IMPORT_KEY_MAX} bytes that is not blank");
-                    return Err(refused("--key (IMPORT_KEY)", &key, expected));
-                }
-                key => key,
-            },
-            rejects: path("--rejects (IMPORT_REJECTS)", args.rejects.as_deref())?,
-            max_errors: number("--max-errors (IMPORT_MAX_ERRORS)", &args.max_errors, 0..=u64::MAX)?,
-            database_url: database_url(args.database_url.as_deref(), args.database_url_file.as_deref())?,
-            report: report("--push-job (PUSH_JOB)", &args.push_job, &args.delivery, &[names::MODE, names::RESULT])?,
-            fail_on_push_error: args.delivery.fail_on_push_error,
+            push: push::push(args)?,
         })
     }
 }
@@ -445,146 +249,6 @@ fn http_url(setting: &'static str, value: &str) -> Result<Url, ConfigError> {
     let url: Option<Url> = value.parse().ok();
     url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         .ok_or_else(|| refused(setting, value, EXPECTED))
-}
-
-/// How the service pushes. All of it is checked, also while there is no gateway.
-fn push(args: &ServeArgs) -> Result<Option<PushConfig>, ConfigError> {
-    let key = grouping("--push-job (PUSH_JOB)", &args.push_job, &args.gateway, &[])?;
-    let range = Duration::from_millis(100)..=Duration::from_hours(24);
-    let interval = duration("--push-interval (PUSH_INTERVAL)", &args.push_interval, range)?;
-    let delete_on_exit = args.push_delete_on_exit;
-    Ok(target(&args.gateway)?.map(|target| PushConfig { target, key, interval, delete_on_exit }))
-}
-
-/// What is pushed about a job of this name; `own` are labels that the metrics have themselves.
-fn report(setting: &'static str, name: &str, args: &DeliveryArgs, own: &[&str]) -> Result<ReportConfig, ConfigError> {
-    let every = args.expect_every.as_deref();
-    let every = every.map(|every| {
-        let range = Duration::from_secs(1)..=Duration::from_hours(24 * 366);
-        duration("--expect-every (JOB_EXPECT_EVERY)", every, range)
-    });
-    Ok(ReportConfig {
-        key: grouping(setting, name, &args.gateway, own)?,
-        expected_interval: every.transpose()?,
-        start_push: !args.no_start_push,
-        delivery: DeliveryConfig {
-            target: target(&args.gateway)?,
-            deadline: push_deadline(args)?,
-            spool_folder: path(SPOOL_DIR, args.spool_dir.as_deref())?,
-            seed: rand::random(),
-        },
-    })
-}
-
-fn flush(args: &JobArgs) -> Result<FlushConfig, ConfigError> {
-    if !args.command.is_empty() {
-        return Err(missing("--flush (JOB_FLUSH)", "it runs no command; leave out one or the other"));
-    }
-    let delivery = &args.delivery;
-    let target = target(&delivery.gateway)?
-        .ok_or_else(|| missing(GATEWAY_URL, "--flush needs the gateway's URL, such as http://127.0.0.1:9091"))?;
-    let spool_folder = path(SPOOL_DIR, delivery.spool_dir.as_deref())?
-        .ok_or_else(|| missing(SPOOL_DIR, "--flush needs the folder where pushes wait"))?;
-    Ok(FlushConfig { target, spool_folder, deadline: push_deadline(delivery)?, seed: rand::random() })
-}
-
-fn push_deadline(args: &DeliveryArgs) -> Result<Duration, ConfigError> {
-    let range = Duration::from_millis(100)..=Duration::from_hours(1);
-    duration("--push-deadline (PUSH_DEADLINE)", &args.push_deadline, range)
-}
-
-/// The group of a job, with the labels of the grouping.
-fn grouping(setting: &'static str, job: &str, args: &GatewayArgs, own: &[&str]) -> Result<GroupingKey, ConfigError> {
-    const GROUPING: &str = "--push-grouping (PUSH_GROUPING)";
-    let key = GroupingKey::new(job).map_err(|error| refused(setting, job, error.to_string()))?;
-    args.push_grouping.iter().try_fold(key, |key, label| {
-        let (name, value) = label
-            .split_once('=')
-            .ok_or_else(|| refused(GROUPING, label, "expected NAME=VALUE, such as instance=db1"))?;
-        if own.contains(&name) {
-            return Err(refused(GROUPING, label, format!("the label {name} is one of the pushed metrics' own")));
-        }
-        key.with(name, value).map_err(|error| refused(GROUPING, label, error.to_string()))
-    })
-}
-
-/// The gateway, with what it takes to log in there; `None` without a URL.
-fn target(args: &GatewayArgs) -> Result<Option<PushTarget>, ConfigError> {
-    let credentials = credentials(args)?;
-    let Some(url) = &args.pushgateway_url else { return Ok(None) };
-    let target: PushTarget = url.parse().map_err(|error: crate::push::InvalidTarget| {
-        // What stands before an @ may be a password.
-        if url.contains('@') {
-            missing(GATEWAY_URL, error.to_string())
-        } else {
-            refused(GATEWAY_URL, url, error.to_string())
-        }
-    })?;
-    let target = match credentials {
-        Some(Credentials::Basic { ref username, .. }) if username.contains(':') => {
-            return Err(refused(GATEWAY_USERNAME, username, "expected a name without a colon"));
-        }
-        Some(credentials) => target.with_credentials(credentials),
-        None => target,
-    };
-    match &args.ca_file {
-        None => Ok(Some(target)),
-        Some(file) => target
-            .with_ca_file(Path::new(file))
-            .map(Some)
-            .map_err(|error| refused("--ca-file (PUSHGATEWAY_CA_FILE)", file, causes::chain(&error))),
-    }
-}
-
-fn credentials(args: &GatewayArgs) -> Result<Option<Credentials>, ConfigError> {
-    let password = secret(
-        "PUSHGATEWAY_PASSWORD",
-        args.secrets.password.as_deref(),
-        "--pushgateway-password-file (PUSHGATEWAY_PASSWORD_FILE)",
-        args.pushgateway_password_file.as_deref(),
-    )?;
-    let token = secret(
-        "PUSHGATEWAY_BEARER_TOKEN",
-        args.secrets.bearer_token.as_deref(),
-        "--pushgateway-bearer-token-file (PUSHGATEWAY_BEARER_TOKEN_FILE)",
-        args.pushgateway_bearer_token_file.as_deref(),
-    )?;
-    match (&args.pushgateway_username, password, token) {
-        (None, None, None) => Ok(None),
-        (Some(username), Some(password), None) => Ok(Some(Credentials::Basic { username: username.clone(), password })),
-        (None, None, Some(token)) => Ok(Some(Credentials::Bearer(token))),
-        (Some(username), None, None) => Err(refused(
-            GATEWAY_USERNAME,
-            username,
-            "a password is missing: PUSHGATEWAY_PASSWORD, or a file that holds it",
-        )),
-        (None, Some(_), None) => Err(missing(GATEWAY_USERNAME, "a password is given, and no user name")),
-        (_, _, Some(_)) => Err(missing(
-            "PUSHGATEWAY_BEARER_TOKEN",
-            "a user name or password is given too; the gateway takes one or the other",
-        )),
-    }
-}
-
-/// A secret from the environment or from a file; never repeated.
-fn secret(
-    variable: &'static str,
-    value: Option<&str>,
-    file_setting: &'static str,
-    file: Option<&str>,
-) -> Result<Option<Secret>, ConfigError> {
-    let (setting, shown, secret) = match (value, file) {
-        (None, None) => return Ok(None),
-        (Some(_), Some(_)) => {
-            return Err(missing(variable, format!("{file_setting} is given too; give only one of them")));
-        }
-        (Some(value), None) => (variable, String::new(), Secret::Value(value.to_owned())),
-        (None, Some(file)) => (file_setting, format!(" {file:?}"), Secret::File(file.into())),
-    };
-    match secret.reveal() {
-        Ok(_) => Ok(Some(secret)),
-        Err(error) => Err(ConfigError { setting, value: shown, reason: error.to_string() }),
-    }
 }
 
 fn path(setting: &'static str, value: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
