@@ -96,9 +96,9 @@ pub enum PushError {
     /// There was no time left to try.
     #[error("no time is left to reach the gateway")]
     OutOfTime,
-    /// The runtime ended before the metrics were gathered.
-    #[error("the runtime ended before the metrics were gathered")]
-    Interrupted,
+    /// A collector of the registry panicked, or the runtime ended.
+    #[error("the metrics cannot be gathered")]
+    Gather(#[from] tokio::task::JoinError),
 }
 
 impl PushError {
@@ -305,20 +305,12 @@ fn no_answer(error: reqwest::Error) -> PushError {
 /// The registry's families as text, gathered and encoded off the runtime's threads.
 pub(super) async fn encode(key: &GroupingKey, registry: &Registry) -> Result<String, PushError> {
     let registry = registry.clone();
-    let gathered = tokio::task::spawn_blocking(move || {
+    let (families, text) = tokio::task::spawn_blocking(move || {
         let families = registry.gather();
         let text = TextEncoder::new().encode_to_string(&families);
         (families, text)
-    });
-    let (families, text) = match gathered.await {
-        Ok(gathered) => gathered,
-        Err(ended) => match ended.try_into_panic() {
-            // A collector of the caller's panicked: that is the caller's to see.
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends.
-            Err(_) => return Err(PushError::Interrupted),
-        },
-    };
+    })
+    .await?;
     check_labels(key, &families)?;
     Ok(text?)
 }
@@ -440,7 +432,7 @@ mod tests {
             (refused(StatusCode::BAD_REQUEST), false, true),
             (refused(StatusCode::PAYLOAD_TOO_LARGE), false, true),
             (refused(StatusCode::UNAUTHORIZED), false, false),
-            (PushError::Interrupted, false, false),
+            (PushError::OutOfTime, false, false),
         ];
         for (error, transient, content) in cases {
             assert_eq!((error.is_transient(), error.refuses_content()), (transient, content), "{error}");
