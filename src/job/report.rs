@@ -114,8 +114,8 @@ impl Reporter {
             () = &mut announce => return work.await,
         };
         drop(over);
-        // What is on its way must not arrive after the push of the end; how long that can take has a limit.
-        announce.await;
+        // What is on its way must not arrive after the push of the end, which needs time of its own, too.
+        let _ = tokio::time::timeout(self.deadline / 2, announce).await;
         done
     }
 

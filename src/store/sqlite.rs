@@ -761,6 +761,230 @@ mod tests {
         assert_eq!(store.page(0, 10).await.unwrap(), [accepted]);
     }
 
+    // ---- Imports ----
+
+    fn batch(names: &[&str], progress: Option<(&str, u64, u64)>) -> ImportBatch {
+        let users = names.iter().map(|name| new_user(name)).collect();
+        let progress = progress.map(|(key, before, after)| ImportProgress { key: key.to_owned(), before, after });
+        ImportBatch { users, progress }
+    }
+
+    async fn names(store: &SqliteStore) -> Vec<String> {
+        let users = store.page(0, 1000).await.unwrap();
+        users.iter().map(|user| user.name.as_str().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_batch_makes_its_users_in_their_order_and_moves_the_import_on() {
+        let (store, told) = in_memory().await;
+        assert_eq!(store.import_progress("k").await.unwrap(), 0);
+
+        let first = store.import(batch(&["b", "a"], Some(("k", 0, 3)))).await;
+        let second = store.import(batch(&["c"], Some(("k", 3, 4)))).await;
+
+        assert!(first.unwrap() && second.unwrap());
+        assert_eq!(names(&store).await, ["b", "a", "c"]);
+        assert_eq!(store.import_progress("k").await.unwrap(), 4);
+        let counts: Vec<_> = told.all().iter().map(|c| (c.created, c.deleted, c.users)).collect();
+        assert_eq!(counts, [(0, 0, 0), (2, 0, 2), (1, 0, 3)], "the owner is told of each commit");
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_ten_thousand_users_keeps_their_order() {
+        let (store, _) = in_memory().await;
+        // As texts, they would be ordered differently.
+        let users: Vec<String> = (0..10_000).map(|number| number.to_string()).collect();
+
+        let users: Vec<&str> = users.iter().map(String::as_str).collect();
+        assert!(store.import(batch(&users, None)).await.unwrap());
+
+        for after in (0..10_000).step_by(1000) {
+            let page = store.page(after, 1000).await.unwrap();
+            let expected = (after..after + 1000).map(|number| (number + 1, number.to_string()));
+            assert!(page.iter().map(|user| (user.id.get(), user.name.as_str().to_owned())).eq(expected), "{after}");
+        }
+    }
+
+    #[tokio::test]
+    async fn imported_names_are_kept_letter_by_letter() {
+        let (store, _) = in_memory().await;
+        let kept =
+            ["007", "1e5", "true", "null", r#""John""#, r"C:\new", "[0]", "{}", "O'Brien", "李小龍", "👩‍👩‍👧‍👦", "\u{feff}"];
+
+        assert!(store.import(batch(&kept, None)).await.unwrap());
+
+        assert_eq!(names(&store).await, kept);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_begins_elsewhere_than_its_import_is_changes_nothing() {
+        let (store, told) = in_memory().await;
+        store.import(batch(&["first"], Some(("k", 0, 5)))).await.unwrap();
+        let commits = told.all().len();
+
+        for (before, after, reason) in
+            [(0, 5, "the same batch once more"), (3, 8, "one that overlaps"), (6, 9, "one that leaves a row out")]
+        {
+            let made = store.import(batch(&["again"], Some(("k", before, after)))).await;
+            assert!(!made.unwrap(), "{reason}");
+        }
+
+        assert_eq!(names(&store).await, ["first"]);
+        assert_eq!(store.import_progress("k").await.unwrap(), 5);
+        assert_eq!(told.all().len(), commits, "there was no commit to tell of");
+        assert!(store.import(batch(&["second"], Some(("k", 5, 6)))).await.unwrap(), "it can go on from where it is");
+    }
+
+    #[tokio::test]
+    async fn a_first_batch_that_begins_behind_the_first_row_leaves_no_trace() {
+        let (store, _) = in_memory().await;
+
+        assert!(!store.import(batch(&["late"], Some(("k", 5, 6)))).await.unwrap());
+
+        assert_eq!(names(&store).await, [""; 0]);
+        let keys: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM imports").fetch_one(&store.readers).await.unwrap();
+        assert_eq!(keys, 0);
+    }
+
+    #[tokio::test]
+    async fn each_key_is_an_import_of_its_own() {
+        let (store, _) = in_memory().await;
+
+        for key in ["k", "K", "k ", ""] {
+            assert!(
+                store.import(batch(&[key.len().to_string().as_str()], Some((key, 0, 1)))).await.unwrap(),
+                "{key:?}"
+            );
+        }
+
+        assert_eq!(names(&store).await, ["1", "1", "2", "0"]);
+        assert_eq!(store.import_progress("another").await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_batch_without_progress_is_made_each_time() {
+        let (store, _) = in_memory().await;
+
+        for _ in 0..2 {
+            assert!(store.import(batch(&["John"], None)).await.unwrap());
+        }
+
+        assert_eq!(names(&store).await, ["John", "John"]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_without_users_moves_its_import_on() {
+        let (store, _) = in_memory().await;
+
+        assert!(store.import(batch(&[], Some(("k", 0, 7)))).await.unwrap());
+
+        assert_eq!((names(&store).await.len(), store.import_progress("k").await.unwrap()), (0, 7));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_fails_leaves_neither_users_nor_progress() {
+        let (store, told) = in_memory().await;
+        store.import(batch(&["first"], Some(("k", 0, 1)))).await.unwrap();
+        // Two ids are left: the third user of a batch cannot be made.
+        let last = "UPDATE sqlite_sequence SET seq = 9223372036854775805 WHERE name = 'users'";
+        sqlx::query(last).execute(&store.readers).await.unwrap();
+
+        let failed = store.import(batch(&["a", "b", "c"], Some(("k", 1, 4)))).await;
+
+        assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+        assert_eq!(names(&store).await, ["first"]);
+        assert_eq!(store.import_progress("k").await.unwrap(), 1);
+        assert_eq!(told.all().last().unwrap().users, 1);
+        assert!(store.import(batch(&["a", "b"], Some(("k", 1, 3)))).await.unwrap(), "the store goes on");
+        assert_eq!(names(&store).await, ["first", "a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn a_locked_database_fails_the_batch_and_keeps_the_store_usable() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+        let mut other = connect_options(&file_url(&folder)).unwrap().connect().await.unwrap();
+        let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+
+        let refused = store.import(batch(&["John"], Some(("k", 0, 1)))).await;
+        lock.rollback().await.unwrap();
+        let made = store.import(batch(&["John"], Some(("k", 0, 1)))).await;
+
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        assert!(made.unwrap());
+        assert_eq!(names(&store).await, ["John"]);
+    }
+
+    #[tokio::test]
+    async fn progress_survives_closing_and_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+        store.import(batch(&["John"], Some(("k", 0, 2)))).await.unwrap();
+        store.close().await;
+
+        let (store, told) = open(&file_url(&folder)).await;
+
+        assert_eq!(store.import_progress("k").await.unwrap(), 2);
+        assert_eq!(told.all(), [Committed { created: 0, deleted: 0, users: 1 }]);
+    }
+
+    #[tokio::test]
+    async fn of_two_stores_that_import_the_same_rows_at_once_one_does() {
+        for _ in 0..10 {
+            let folder = tempfile::tempdir().unwrap();
+            let (one, _) = open(&file_url(&folder)).await;
+            let (two, _) = open(&file_url(&folder)).await;
+
+            let rows = || batch(&["a", "b"], Some(("k", 0, 2)));
+            let (by_one, by_two) = tokio::join!(one.import(rows()), two.import(rows()));
+
+            assert!(by_one.unwrap() != by_two.unwrap());
+            assert_eq!(names(&one).await, ["a", "b"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_and_batches_that_wait_together_are_all_made() {
+        let (store, told) = in_memory().await;
+
+        let (before, imported, after) = tokio::join!(
+            store.create(new_user("before")),
+            store.import(batch(&["a", "b"], Some(("k", 0, 2)))),
+            store.create(new_user("after"))
+        );
+
+        assert!(before.is_ok() && imported.unwrap() && after.is_ok());
+        assert_eq!(told.all().iter().map(|c| c.created).sum::<u64>(), 4);
+        assert_eq!(told.all().last().unwrap().users, 4);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_nobody_waits_for_any_more_is_not_made() {
+        let (store, _) = in_memory().await;
+        let abandoned = store.import(batch(&["abandoned"], Some(("k", 0, 1))));
+        // One poll queues the batch; the drop abandons it before the writer, on this same thread, could take it.
+        assert!(futures_util::FutureExt::now_or_never(abandoned).is_none());
+
+        let kept = store.import(batch(&["kept"], Some(("k", 0, 1)))).await;
+
+        assert!(kept.unwrap());
+        assert_eq!(names(&store).await, ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn closing_makes_the_batch_that_waits_and_refuses_later_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+
+        let (made, ()) = tokio::join!(store.import(batch(&["last"], Some(("k", 0, 1)))), store.close());
+
+        assert!(made.unwrap());
+        assert!(matches!(store.import(batch(&["late"], None)).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(store.import_progress("k").await, Err(StoreError::Unavailable(_))));
+        let (store, _) = open(&file_url(&folder)).await;
+        assert_eq!((names(&store).await.len(), store.import_progress("k").await.unwrap()), (1, 1));
+    }
+
     #[tokio::test]
     async fn files_that_are_no_usable_database_are_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
