@@ -16,7 +16,18 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
         }
         next = cause.source();
     }
-    text
+    one_line(&text)
+}
+
+/// A text without control characters: they are escaped, so that no file name, row or answer can break the line or reach
+/// the terminal.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 #[cfg(test)]
@@ -28,6 +39,11 @@ mod tests {
     struct Layer {
         text: &'static str,
         source: Option<Box<Layer>>,
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(one_line("a\nb\u{1b}[31m é"), "a\\nb\\u{1b}[31m é");
     }
 
     #[test]

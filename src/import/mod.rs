@@ -8,7 +8,7 @@
 mod rows;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::causes;
-use crate::config::{ImportConfig, ImportSource};
+use crate::config::{ImportConfig, ImportFormat, ImportSource};
 use crate::job::command::usage;
 use crate::job::report::{Reporter, Told};
 use crate::job::{OWN_FAILURE, say};
@@ -45,6 +45,8 @@ enum ImportError {
     Store(#[from] StoreError),
     #[error("the rejects file {} cannot be written", path.display())]
     Rejects { path: PathBuf, source: io::Error },
+    #[error("the rejected rows cannot be said")]
+    Told(#[source] io::Error),
     #[error("another process is importing under the key {0:?}")]
     Overtaken(String),
     #[error("told to end")]
@@ -106,7 +108,6 @@ async fn import(config: &ImportConfig, stop: &Stop, tally: &mut Tally) -> Result
         () = &mut stopped => return Err(ImportError::Interrupted),
         begun = Import::begin(config) => begun?,
     };
-    tally.skipped = import.done;
     let mut chunks = read_ahead(config, import.done);
     let ended = loop {
         let chunk = tokio::select! {
@@ -114,11 +115,22 @@ async fn import(config: &ImportConfig, stop: &Stop, tally: &mut Tally) -> Result
             () = &mut stopped => break Err(ImportError::Interrupted),
             chunk = chunks.recv() => chunk,
         };
-        // A chunk that is begun is finished: what is committed is always whole.
+        // First the rejections, so that none is lost; then the users, with the progress.
         match chunk {
             None => break Ok(()),
             Some(Ok(chunk)) => {
-                if let Err(error) = import.take(chunk, tally).await {
+                tally.skipped += chunk.skipped;
+                let told = tokio::select! {
+                    biased;
+                    told = import.tell_rejected(&chunk.rejected) => told,
+                    // Nobody may be reading what is told.
+                    () = &mut stopped => Err(ImportError::Interrupted),
+                };
+                let taken = match told {
+                    Ok(()) => import.take(chunk, tally).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = taken {
                     break Err(error);
                 }
             }
@@ -155,7 +167,7 @@ impl Import {
         let key = match (&config.key, &config.source) {
             (Some(key), _) => Some(key.clone()),
             (None, ImportSource::Stdin) => None,
-            (None, ImportSource::File(path)) => Some(digest(path.clone()).await?),
+            (None, ImportSource::File(path)) => digest(path.clone(), config.format).await?,
         };
         let store = UserStore::open(&config.database_url, Arc::new(|_| ())).await?;
         let done = match &key {
@@ -169,14 +181,12 @@ impl Import {
         Ok(Self { store, key, done, rejects, bar: bar(&config.source), name })
     }
 
-    /// Commits a chunk: first the rejections, so that none is lost; then the users, with the progress.
+    /// Commits a chunk's users, with the progress.
     async fn take(&mut self, chunk: Chunk, tally: &mut Tally) -> Result<(), ImportError> {
-        let rejected = chunk.rejected.len() as u64;
-        self.reject(&chunk.rejected)?;
-        let imported = chunk.users.len() as u64;
+        let (imported, rejected) = (chunk.users.len() as u64, chunk.rejected.len() as u64);
         let after = self.done + chunk.rows;
         let progress = self.key.clone().map(|key| ImportProgress { key, before: self.done, after });
-        if !self.store.import(ImportBatch { users: chunk.users, progress }).await? {
+        if chunk.rows > 0 && !self.store.import(ImportBatch { users: chunk.users, progress }).await? {
             return Err(ImportError::Overtaken(self.key.clone().unwrap_or_default()));
         }
         self.done = after;
@@ -187,31 +197,37 @@ impl Import {
         Ok(())
     }
 
-    fn reject(&mut self, rejected: &[Rejected]) -> Result<(), ImportError> {
-        let Some((path, file)) = &mut self.rejects else {
-            for Rejected { line, reason, .. } in rejected {
-                self.bar.suspend(|| say(&format!("{}, line {line}: {reason}", self.name)));
-            }
+    /// Writes rejections to their file, or says them on stderr; on a thread that may block, as either may be a pipe.
+    async fn tell_rejected(&self, rejected: &[Rejected]) -> Result<(), ImportError> {
+        if rejected.is_empty() {
             return Ok(());
+        }
+        let Some((path, file)) = &self.rejects else {
+            let line = |row: &Rejected| format!("{}, line {}: {}", self.name, row.line, row.reason);
+            let lines: Vec<_> = rejected.iter().map(line).collect();
+            let bar = self.bar.clone();
+            let said = tokio::task::spawn_blocking(move || bar.suspend(|| lines.iter().for_each(|line| say(line))));
+            return said.await.map_err(|error| ImportError::Told(io::Error::other(error)));
         };
+        let failed = |source| ImportError::Rejects { path: path.clone(), source };
         let mut lines = Vec::new();
-        let written = rejected
-            .iter()
-            .try_for_each(|row| {
-                serde_json::to_writer(&mut lines, row)?;
-                lines.push(b'\n');
-                Ok(())
-            })
-            .and_then(
-                |()| if lines.is_empty() { Ok(()) } else { file.write_all(&lines).and_then(|()| file.sync_data()) },
-            );
-        written.map_err(|source| ImportError::Rejects { path: path.clone(), source })
+        for row in rejected {
+            serde_json::to_writer(&mut lines, row).map_err(|error| failed(error.into()))?;
+            lines.push(b'\n');
+        }
+        let mut file = file.try_clone().map_err(failed)?;
+        let written = tokio::task::spawn_blocking(move || {
+            file.write_all(&lines)?;
+            // A pipe has nothing to flush to.
+            file.sync_data().or_else(|error| if error.kind() == ErrorKind::InvalidInput { Ok(()) } else { Err(error) })
+        });
+        written.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
     }
 }
 
-async fn digest(path: PathBuf) -> Result<String, ImportError> {
+async fn digest(path: PathBuf, format: Option<ImportFormat>) -> Result<Option<String>, ImportError> {
     let name = path.display().to_string();
-    let digest = tokio::task::spawn_blocking(move || rows::digest(&path)).await;
+    let digest = tokio::task::spawn_blocking(move || rows::digest(&path, format)).await;
     let digest = digest.unwrap_or_else(|error| Err(io::Error::other(error)));
     digest.map_err(|source| SourceError::Read { name, source }.into())
 }

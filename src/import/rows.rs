@@ -1,9 +1,10 @@
 //! The rows of an import: CSV or JSON lines in, users and rejections out, a chunk at a time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -16,6 +17,12 @@ use crate::users::NewUser;
 /// Rows in one transaction: enough that its cost is shared by many, few enough that a service on the same database waits
 /// for well under a second.
 pub(super) const CHUNK_ROWS: u64 = 5_000;
+
+/// Rejected rows are kept until their chunk is done; when they take more than this, it is done.
+const REJECTED_MAX: usize = 4 * 1024 * 1024;
+
+/// How much of a text from the source is shown in a message, in characters.
+const SHOWN_MAX: usize = 200;
 
 /// The longest row that is read. Two fields of 200 characters do not come near; an open quote passes it soon.
 const ROW_MAX: u64 = 1024 * 1024;
@@ -33,6 +40,8 @@ pub(super) struct Chunk {
     pub(super) rows: u64,
     pub(super) users: Vec<NewUser>,
     pub(super) rejected: Vec<Rejected>,
+    /// Rows before these that were left out.
+    pub(super) skipped: u64,
     /// How many bytes of the source are read.
     pub(super) bytes: u64,
 }
@@ -59,6 +68,12 @@ pub enum SourceError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// There is nothing in it, not even a header.
+    #[error("{name} is empty, expected CSV with the header name,email")]
+    Empty {
+        /// The source.
+        name: String,
     },
     /// A CSV file begins with something else than its header.
     #[error("{name} has the header {header:?}, expected the columns name and email, separated by a comma")]
@@ -114,6 +129,7 @@ pub(super) fn shown(source: &ImportSource) -> String {
 }
 
 /// Reads a source to its end in chunks, leaving out the first `skip` rows. Blocks; ends early when `take` wants no more.
+/// What comes before an error is taken, too.
 pub(super) fn read(
     source: &ImportSource,
     format: Option<ImportFormat>,
@@ -123,58 +139,70 @@ pub(super) fn read(
 ) -> Result<(), SourceError> {
     let name = shown(source);
     let mut rows = open(source, format)?;
-    for _ in 0..skip {
-        if rows.next()?.is_none() {
-            return Ok(());
-        }
-    }
     let mut chunk = Chunk::default();
-    let mut rejected = 0;
-    while let Some(row) = rows.next()? {
+    let (mut left_out, mut rejected, mut weight) = (0, 0, 0);
+    let ended = loop {
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
+        if left_out < skip {
+            left_out += 1;
+            chunk.skipped = left_out;
+            continue;
+        }
         match row.user {
             Ok(user) => chunk.users.push(user),
             Err(rejection) if rejected == max_errors => {
-                // What came before it is good.
-                take(Chunk { bytes: rows.bytes(), ..chunk });
                 let reason = rejection.reason;
-                return Err(SourceError::TooMany { name, allowed: max_errors, line: row.line, reason });
+                break Err(SourceError::TooMany { name, allowed: max_errors, line: row.line, reason });
             }
             Err(rejection) => {
                 rejected += 1;
+                weight += rejection.row.len();
                 chunk.rejected.push(rejection);
             }
         }
         chunk.rows += 1;
-        if chunk.rows == CHUNK_ROWS {
-            chunk.bytes = rows.bytes();
-            if !take(std::mem::take(&mut chunk)) {
+        if chunk.rows == CHUNK_ROWS || weight > REJECTED_MAX {
+            weight = 0;
+            let done = Chunk { bytes: rows.bytes(), ..std::mem::take(&mut chunk) };
+            if !take(done) {
                 return Ok(());
             }
         }
-    }
-    if chunk.rows > 0 {
+    };
+    if chunk.rows > 0 || chunk.skipped > 0 {
         take(Chunk { bytes: rows.bytes(), ..chunk });
     }
-    Ok(())
+    ended
 }
 
 fn open(source: &ImportSource, format: Option<ImportFormat>) -> Result<Box<dyn Rows>, SourceError> {
     let name = shown(source);
     let failed = |source| SourceError::Read { name: name.clone(), source };
-    let input: Box<dyn Read> = match source {
-        ImportSource::Stdin => Box::new(io::stdin()),
-        ImportSource::File(path) => Box::new(File::open(path).map_err(failed)?),
-    };
     let done = Rc::new(Cell::new(0));
-    let guarded = Guarded { input, read: 0, done: Rc::clone(&done) };
-    let mut input = BufReader::with_capacity(BUFFER, guarded);
-    let format = match format.or_else(|| by_ending(source)) {
-        Some(format) => format,
-        None => by_content(&mut input).map_err(failed)?,
-    };
-    Ok(match format {
+    let mut input = Guarded { input: input(source).map_err(failed)?, read: 0, done: Rc::clone(&done) };
+    let mut head = Vec::new();
+    let by_content = by_content(&mut input, &mut head).map_err(failed)?;
+    if head.starts_with(BYTE_ORDER_MARK) {
+        head.drain(..BYTE_ORDER_MARK.len());
+    }
+    let input = Cursor::new(head).chain(input);
+    Ok(match format.or_else(|| by_ending(source)).unwrap_or(by_content) {
         ImportFormat::Csv => Box::new(CsvRows::new(name, input, done)?),
-        ImportFormat::JsonLines => Box::new(JsonRows { name, input, done, line: 0, text: Vec::new() }),
+        ImportFormat::JsonLines => {
+            let input = BufReader::with_capacity(BUFFER, input);
+            Box::new(JsonRows { name, input, done, line: 0, text: Vec::new() })
+        }
+    })
+}
+
+fn input(source: &ImportSource) -> io::Result<Box<dyn Read>> {
+    Ok(match source {
+        ImportSource::Stdin => Box::new(io::stdin()),
+        ImportSource::File(path) => Box::new(File::open(path)?),
     })
 }
 
@@ -187,10 +215,58 @@ fn by_ending(source: &ImportSource) -> Option<ImportFormat> {
     }
 }
 
-/// JSON lines begin with a brace; whatever else it is, the CSV header's check has a word for it.
-fn by_content(input: &mut impl BufRead) -> io::Result<ImportFormat> {
-    let first = input.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace());
-    Ok(if first == Some(&b'{') { ImportFormat::JsonLines } else { ImportFormat::Csv })
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Reads the beginning of a source, up to its first character or more, and tells its form by that: JSON lines begin with
+/// a brace; whatever else it is, the CSV header's check has a word for it.
+fn by_content(input: &mut impl Read, head: &mut Vec<u8>) -> io::Result<ImportFormat> {
+    let mut buffer = [0; 4096];
+    loop {
+        let undecided = BYTE_ORDER_MARK.starts_with(head);
+        let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head);
+        match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            Some(b'{') => return Ok(ImportFormat::JsonLines),
+            Some(_) if !undecided => return Ok(ImportFormat::Csv),
+            _ => {}
+        }
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(ImportFormat::Csv),
+            Ok(read) => head.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What makes the key of a regular file when none is given: the digest of all that it holds, and the form in which it is
+/// read, since what is no user in one may be one in the other. `None` for pipes and the like, which can be read only once.
+pub(super) fn digest(path: &Path, format: Option<ImportFormat>) -> io::Result<Option<String>> {
+    use sha2::{Digest, Sha256};
+    let mut file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut head = Vec::new();
+    let by_content = by_content(&mut file, &mut head)?;
+    let format = format.or_else(|| by_ending(&ImportSource::File(path.to_owned()))).unwrap_or(by_content);
+    let mut digest = Sha256::new();
+    digest.update(&head);
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => digest.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut text = "sha256:".to_owned();
+    digest.finalize().iter().try_for_each(|byte| write!(text, "{byte:02x}")).expect("text takes any text");
+    text.push_str(match format {
+        ImportFormat::Csv => ":csv",
+        ImportFormat::JsonLines => ":jsonl",
+    });
+    Ok(Some(text))
 }
 
 /// Stops reading in the middle of a row that goes on and on.
@@ -230,38 +306,96 @@ fn failed(name: &str, line: u64, source: io::Error) -> SourceError {
 
 struct CsvRows {
     name: String,
-    reader: csv::Reader<BufReader<Guarded>>,
+    reader: csv::Reader<Lines>,
+    lines: Rc<RefCell<LineStarts>>,
     done: Rc<Cell<u64>>,
     record: ByteRecord,
     /// Where name and email stand.
     columns: [usize; 2],
 }
 
+/// The beginning of a source, and the rest of it.
+type Input = io::Chain<Cursor<Vec<u8>>, Guarded>;
+
+/// Notes where lines begin, as an editor counts them. The CSV reader counts otherwise where lines are blank or end with
+/// CR LF.
+struct Lines {
+    input: Input,
+    starts: Rc<RefCell<LineStarts>>,
+}
+
+struct LineStarts {
+    /// Offset and number of each line that is not blank, as far as the reader has not passed it.
+    starts: VecDeque<(u64, u64)>,
+    offset: u64,
+    line: u64,
+    line_start: u64,
+    blank: bool,
+}
+
+impl LineStarts {
+    fn note(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.offset += 1;
+            if *byte == b'\n' {
+                self.line += 1;
+                self.line_start = self.offset;
+                self.blank = true;
+            } else if self.blank && *byte != b'\r' {
+                self.starts.push_back((self.line_start, self.line));
+                self.blank = false;
+            }
+        }
+    }
+
+    /// The number of the first line that begins at this offset or later, blank ones left out.
+    fn line_at(&mut self, offset: u64) -> u64 {
+        while self.starts.front().is_some_and(|(start, _)| *start < offset) {
+            self.starts.pop_front();
+        }
+        self.starts.front().map_or(self.line, |(_, line)| *line)
+    }
+}
+
+impl Read for Lines {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        self.starts.borrow_mut().note(&buffer[..read]);
+        Ok(read)
+    }
+}
+
 impl CsvRows {
-    fn new(name: String, input: BufReader<Guarded>, done: Rc<Cell<u64>>) -> Result<Self, SourceError> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(input);
+    fn new(name: String, input: Input, done: Rc<Cell<u64>>) -> Result<Self, SourceError> {
+        let starts = LineStarts { starts: VecDeque::new(), offset: 0, line: 1, line_start: 0, blank: true };
+        let lines = Rc::new(RefCell::new(starts));
+        let input = Lines { input, starts: Rc::clone(&lines) };
+        let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(BUFFER).from_reader(input);
         let header = reader.byte_headers().cloned().map_err(|error| csv_failed(&name, 1, error))?;
+        if header.is_empty() {
+            return Err(SourceError::Empty { name });
+        }
         let at = |column: &str| {
             let is_it = |field: &[u8]| field.trim_ascii().eq_ignore_ascii_case(column.as_bytes());
             header.iter().position(is_it)
         };
         let columns = COLUMNS.map(at);
         let ([Some(user_name), Some(email)], 2) = (columns, header.len()) else {
-            return Err(SourceError::Header { name, header: raw(&header) });
+            return Err(SourceError::Header { name, header: cut(&raw(&header)) });
         };
-        Ok(Self { name, reader, done, record: ByteRecord::new(), columns: [user_name, email] })
+        Ok(Self { name, reader, lines, done, record: ByteRecord::new(), columns: [user_name, email] })
     }
 }
 
 impl Rows for CsvRows {
     fn next(&mut self) -> Result<Option<Row>, SourceError> {
-        self.done.set(self.reader.position().byte());
-        let begins = self.reader.position().line();
+        let begins = self.reader.position().byte();
+        self.done.set(begins);
         let more = self.reader.read_byte_record(&mut self.record);
-        if !more.map_err(|error| csv_failed(&self.name, begins, error))? {
+        let line = self.lines.borrow_mut().line_at(begins);
+        if !more.map_err(|error| csv_failed(&self.name, line, error))? {
             return Ok(None);
         }
-        let line = self.record.position().map_or(begins, csv::Position::line);
         let user = match (self.record.len(), self.columns.map(|at| self.record.get(at).map(std::str::from_utf8))) {
             (2, [Some(Ok(name)), Some(Ok(email))]) => user(name, email),
             (2, _) => Err("the row is not UTF-8".to_owned()),
@@ -297,7 +431,7 @@ fn raw(record: &ByteRecord) -> String {
 
 struct JsonRows {
     name: String,
-    input: BufReader<Guarded>,
+    input: BufReader<Input>,
     done: Rc<Cell<u64>>,
     line: u64,
     text: Vec<u8>,
@@ -321,10 +455,7 @@ impl Rows for JsonRows {
             }
             self.line += 1;
             self.done.set(self.done.get() + read as u64);
-            let mut text = self.text.trim_ascii();
-            if self.line == 1 {
-                text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
-            }
+            let text = self.text.trim_ascii();
             if !text.is_empty() {
                 let line = self.line;
                 let user = json_user(text).map_err(|reason| Rejected {
@@ -362,21 +493,13 @@ fn user(name: &str, email: &str) -> Result<NewUser, String> {
     }
 }
 
-/// What makes the key of a file when none is given: the digest of all that it holds.
-pub(super) fn digest(path: &Path) -> io::Result<String> {
-    use sha2::{Digest, Sha256};
-    let mut file = File::open(path)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => digest.update(&buffer[..read]),
-        }
+/// The beginning of a text that may be long.
+fn cut(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
     }
-    let mut text = "sha256:".to_owned();
-    digest.finalize().iter().try_for_each(|byte| write!(text, "{byte:02x}")).expect("text takes any text");
-    Ok(text)
+    shown
 }
 
 #[cfg(test)]
@@ -422,7 +545,6 @@ mod tests {
 
         for file_name in ["users.jsonl", "users.ndjson", "users.txt"] {
             // What makes it JSON in a file without a telling name is its first character.
-            let text = if file_name == "users.txt" { text.trim_start_matches('\u{feff}') } else { text };
             let (users, rejected, ended) = read_text(file_name, text, 0, 0);
 
             assert_eq!(users, ["A a@example.com", "B b@example.com"], "{file_name}");
@@ -477,7 +599,6 @@ mod tests {
     #[test]
     fn a_file_that_is_no_list_of_users_is_refused() {
         for (text, shown) in [
-            ("", "\"\\\"\\\"\""),
             ("name;email\nA;a@example.com\n", "\"name;email\""),
             ("name,email,age\n", "\"name,email,age\""),
             ("name,name\n", "\"name,name\""),
@@ -485,8 +606,10 @@ mod tests {
         ] {
             let error = read_text("users.csv", text, 0, 0).2.unwrap_err().to_string();
             assert!(error.contains("expected the columns name and email"), "{error}");
-            assert!(error.contains(shown) || text.is_empty(), "{error} shows {shown}");
+            assert!(error.contains(shown), "{error} shows {shown}");
         }
+        let empty = read_text("users.csv", "\n", 0, 0).2.unwrap_err();
+        assert!(matches!(empty, SourceError::Empty { .. }), "{empty}");
     }
 
     #[test]
@@ -508,13 +631,15 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_of_the_content() {
+    fn the_digest_is_of_the_content_and_the_form() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, "abc").unwrap();
 
         // The example of FIPS 180-2, appendix B.1.
-        let expected = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(digest(&path).unwrap(), expected);
+        let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest(&path, None).unwrap(), Some(format!("{abc}:csv")));
+        assert_eq!(digest(&path, Some(ImportFormat::JsonLines)).unwrap(), Some(format!("{abc}:jsonl")));
+        assert_eq!(digest(Path::new("/dev/null"), None).unwrap(), None, "no regular file");
     }
 }

@@ -16,6 +16,7 @@ pub mod report;
 use std::io::Write;
 use std::time::SystemTime;
 
+use crate::causes;
 use crate::config::{FlushConfig, JobConfig};
 use crate::metrics::{BatchEnd, BatchRun};
 use command::{Ended, Forwarded, Running};
@@ -64,5 +65,5 @@ pub async fn flush(config: FlushConfig, clock: fn() -> SystemTime) -> bool {
 /// Says something about the wrapper on stderr, which is the command's too: one line, with the program's name.
 pub(crate) fn say(text: &str) {
     // Nobody may be reading; the command's result matters more.
-    let _ = writeln!(std::io::stderr(), "api-monitoring: {text}");
+    let _ = std::io::stderr().write_all(format!("api-monitoring: {}\n", causes::one_line(text)).as_bytes());
 }

@@ -850,14 +850,15 @@ mod tests {
     async fn each_key_is_an_import_of_its_own() {
         let (store, _) = in_memory().await;
 
-        for key in ["k", "K", "k ", ""] {
-            assert!(
-                store.import(batch(&[key.len().to_string().as_str()], Some((key, 0, 1)))).await.unwrap(),
-                "{key:?}"
-            );
+        let keys = [("k", 1), ("K", 2), ("k ", 3), ("", 4)];
+        for (key, rows) in keys {
+            assert!(store.import(batch(&[&rows.to_string()], Some((key, 0, rows)))).await.unwrap(), "{key:?}");
         }
 
-        assert_eq!(names(&store).await, ["1", "1", "2", "0"]);
+        assert_eq!(names(&store).await, ["1", "2", "3", "4"]);
+        for (key, rows) in keys {
+            assert_eq!(store.import_progress(key).await.unwrap(), rows, "{key:?}");
+        }
         assert_eq!(store.import_progress("another").await.unwrap(), 0);
     }
 
@@ -976,11 +977,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = open(&file_url(&folder)).await;
 
-        let (made, ()) = tokio::join!(store.import(batch(&["last"], Some(("k", 0, 1)))), store.close());
+        // Both wait before the writer, on this same thread, can take either.
+        let (reply, closed) = oneshot::channel();
+        let last = store.import(batch(&["last"], Some(("k", 0, 1))));
+        let (made, sent) = tokio::join!(last, store.writer.send(Command::Close(reply)));
 
-        assert!(made.unwrap());
+        assert!(made.unwrap() && sent.is_ok());
+        closed.await.unwrap();
         assert!(matches!(store.import(batch(&["late"], None)).await, Err(StoreError::Unavailable(_))));
-        assert!(matches!(store.import_progress("k").await, Err(StoreError::Unavailable(_))));
         let (store, _) = open(&file_url(&folder)).await;
         assert_eq!((names(&store).await.len(), store.import_progress("k").await.unwrap()), (1, 1));
     }
