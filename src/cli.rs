@@ -6,9 +6,11 @@
 
 use std::ffi::OsString;
 
-use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Names the metrics file of a job for the jobs within it, so that they do not take it for their own.
+pub const METRICS_FILE_MARK: &str = "JOB_METRICS_FILE_OF_OUTER";
 
 /// A users REST API whose behaviour you can see, trust and be paged for.
 #[derive(Debug, Parser)]
@@ -92,7 +94,7 @@ pub struct ServeArgs {
     pub push_job: String,
 
     /// Delete what was pushed when the service ends, instead of pushing a last time
-    #[arg(long, env = "PUSH_DELETE_ON_EXIT", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PUSH_DELETE_ON_EXIT", value_parser = switch)]
     pub push_delete_on_exit: bool,
 
     #[command(flatten)]
@@ -137,9 +139,9 @@ pub struct GatewayArgs {
 #[derive(Default)]
 pub struct Secrets {
     /// `PUSHGATEWAY_PASSWORD`.
-    pub password: Option<String>,
+    pub password: Option<OsString>,
     /// `PUSHGATEWAY_BEARER_TOKEN`.
-    pub bearer_token: Option<String>,
+    pub bearer_token: Option<OsString>,
 }
 
 /// Raw settings of how a batch job's pushes are delivered.
@@ -158,7 +160,7 @@ pub struct DeliveryArgs {
     pub spool_dir: Option<String>,
 
     /// Fail when a push was neither delivered nor spooled, though the work itself went well
-    #[arg(long, env = "FAIL_ON_PUSH_ERROR", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "FAIL_ON_PUSH_ERROR", value_parser = switch)]
     pub fail_on_push_error: bool,
 
     /// How often the job is expected to succeed, such as 1h; pushed, for an alert on overdue jobs
@@ -166,7 +168,7 @@ pub struct DeliveryArgs {
     pub expect_every: Option<String>,
 
     /// Do not push at the start, only at the end
-    #[arg(long, env = "JOB_NO_START_PUSH", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "JOB_NO_START_PUSH", value_parser = switch)]
     pub no_start_push: bool,
 }
 
@@ -198,7 +200,7 @@ pub struct JobArgs {
     pub metrics_file: Option<String>,
 
     /// Run no command, only deliver what waits in the spool folder
-    #[arg(long, env = "JOB_FLUSH", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "JOB_FLUSH", value_parser = switch)]
     pub flush: bool,
 
     /// The command and its arguments, after --
@@ -333,10 +335,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
                 prefer_flag(matches, &mut args.database_url, &mut args.database_url_file);
                 complete(&mut args.gateway, matches);
             }
-            Command::Job(args) => complete(&mut args.delivery.gateway, matches),
+            Command::Job(args) => complete_job(args, matches),
             Command::Import(args) => {
                 prefer_flag(matches, &mut args.database_url, &mut args.database_url_file);
-                complete(&mut args.delivery.gateway, matches);
+                complete_delivery(&mut args.delivery, matches);
             }
             Command::Load(_) | Command::Healthcheck(_) | Command::Openapi => {}
         }
@@ -374,17 +376,72 @@ fn complete(args: &mut GatewayArgs, matches: &ArgMatches) {
         ("pushgateway_bearer_token_file", &mut args.pushgateway_bearer_token_file),
         ("ca_file", &mut args.ca_file),
     ] {
-        if from_environment(id) && value.as_deref() == Some("") {
-            *value = None;
-        }
+        unset_if_empty(matches, id, value);
     }
     args.secrets =
         Secrets { password: secret("PUSHGATEWAY_PASSWORD"), bearer_token: secret("PUSHGATEWAY_BEARER_TOKEN") };
+    // A flag wins over the environment, also where one names a secret and the other another way to log in.
+    let flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let password_flag = flag("pushgateway_password_file");
+    let token_flag = flag("pushgateway_bearer_token_file");
+    if password_flag {
+        args.secrets.password = None;
+    }
+    if token_flag {
+        args.secrets.bearer_token = None;
+    }
+    if (password_flag || flag("pushgateway_username")) && !token_flag {
+        args.secrets.bearer_token = None;
+        args.pushgateway_bearer_token_file = None;
+    }
+    if token_flag && !password_flag && !flag("pushgateway_username") {
+        args.secrets.password = None;
+        args.pushgateway_password_file = None;
+        args.pushgateway_username = None;
+    }
+}
+
+/// An empty variable is one that is not set, as compose files write it: `${X:-}`.
+fn unset_if_empty(matches: &ArgMatches, id: &str, value: &mut Option<String>) {
+    if matches.value_source(id) == Some(ValueSource::EnvVariable) && value.as_deref() == Some("") {
+        *value = None;
+    }
+}
+
+fn complete_delivery(args: &mut DeliveryArgs, matches: &ArgMatches) {
+    complete(&mut args.gateway, matches);
+    unset_if_empty(matches, "spool_dir", &mut args.spool_dir);
+    unset_if_empty(matches, "expect_every", &mut args.expect_every);
+}
+
+fn complete_job(args: &mut JobArgs, matches: &ArgMatches) {
+    complete_delivery(&mut args.delivery, matches);
+    unset_if_empty(matches, "timeout", &mut args.timeout);
+    unset_if_empty(matches, "metrics_file", &mut args.metrics_file);
+    let from_environment = matches.value_source("metrics_file") == Some(ValueSource::EnvVariable);
+    if from_environment && args.metrics_file.as_ref().map(OsString::from) == metrics_file_of_outer() {
+        args.metrics_file = None;
+    }
+}
+
+/// A switch in the environment, which may be set to nothing.
+fn switch(value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "" | "0" | "false" | "no" | "off" => Ok(false),
+        "1" | "true" | "yes" | "on" => Ok(true),
+        _ => Err("expected true or false".to_owned()),
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "a secret must not be an argument, so clap cannot take it")]
-fn secret(variable: &str) -> Option<String> {
-    std::env::var(variable).ok().filter(|value| !value.is_empty())
+fn secret(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+/// The metrics file of a job around this one, which is not ours.
+#[allow(clippy::disallowed_methods, reason = "a mark between two jobs is no setting")]
+fn metrics_file_of_outer() -> Option<OsString> {
+    std::env::var_os(METRICS_FILE_MARK)
 }
 
 impl std::fmt::Debug for Secrets {

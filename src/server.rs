@@ -41,8 +41,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after the system refused a connection for lack of resources: trying again at once would only burn CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the last push may take, and one that is under way when the end comes: with the drain's default, both fit into
-/// Docker's 10 s.
+/// What the last push may take, together with one that is under way when the end comes: with the drain's default, it all
+/// fits into Docker's 10 s.
 const LAST_PUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the service could not run.

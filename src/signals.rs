@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks for a clean end, the second demands one at once.
+//! SIGTERM, SIGINT and SIGHUP: the first asks for a clean end, the second demands one at once.
 
 use std::io;
 
@@ -10,6 +10,8 @@ use tokio::sync::watch;
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// `None` where it is ignored, as `nohup` wants it.
+    hangup: Option<Signal>,
 }
 
 /// A second signal; its number makes the exit code.
@@ -26,19 +28,25 @@ impl SecondSignal {
 }
 
 impl Signals {
-    /// Catches both from now on. Must be called within a tokio runtime.
+    /// Catches them from now on. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// When the system refuses to install a handler.
     pub fn catch() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let hangup = SignalKind::hangup();
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: if is_ignored(hangup) { None } else { Some(signal(hangup)?) },
+        })
     }
 
     async fn next(&mut self) -> SignalKind {
         tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),
             _ = self.interrupt.recv() => SignalKind::interrupt(),
+            () = received(self.hangup.as_mut()) => SignalKind::hangup(),
         }
     }
 
@@ -59,6 +67,23 @@ impl Signals {
             signal = second => Err(signal),
         }
     }
+}
+
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a signal was ignored when this process began; false where that cannot be read (it can on Linux). To catch it
+/// would undo that, for this process and for those that it starts.
+#[must_use]
+pub fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal.as_raw_value() - 1)) != 0
 }
 
 /// Tells when the first signal has come.

@@ -29,8 +29,6 @@ pub enum JobCall {
 pub struct JobConfig {
     /// What to run.
     pub command: JobCommand,
-    /// How long it may run.
-    pub timeout: Option<Timeout>,
     /// Where it writes metrics of its own.
     pub metrics_file: Option<PathBuf>,
     /// What is pushed about it.
@@ -46,14 +44,9 @@ pub struct JobCommand {
     pub program: OsString,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-}
-
-/// How long a command may run.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeout {
     /// After this it gets SIGTERM.
-    pub after: Duration,
-    /// After this, from then on, SIGKILL.
+    pub timeout: Option<Duration>,
+    /// What it and what it started are given to end, once told to, before SIGKILL.
     pub kill_after: Duration,
 }
 
@@ -112,9 +105,8 @@ impl TryFrom<JobArgs> for JobCall {
         let after = args.timeout.as_deref();
         let after = after.map(|after| duration("--timeout (JOB_TIMEOUT)", after, Duration::from_millis(1)..=30 * day));
         Ok(Self::Run(JobConfig {
-            command: JobCommand { program, arguments: words.collect() },
-            timeout: after.transpose()?.map(|after| Timeout { after, kill_after }),
-            metrics_file: path("--metrics-file (JOB_METRICS_FILE)", args.metrics_file.as_deref())?,
+            command: JobCommand { program, arguments: words.collect(), timeout: after.transpose()?, kill_after },
+            metrics_file: metrics_file(args.metrics_file.as_deref())?,
             report: report(JOB_NAME, name, &args.delivery, &[names::MODE])?,
             fail_on_push_error: args.delivery.fail_on_push_error,
         }))
@@ -146,11 +138,30 @@ impl TryFrom<ImportArgs> for ImportConfig {
             },
             rejects: path("--rejects (IMPORT_REJECTS)", args.rejects.as_deref())?,
             max_errors: number("--max-errors (IMPORT_MAX_ERRORS)", &args.max_errors, 0..=u64::MAX)?,
-            database_url: database_url(args.database_url.as_deref(), args.database_url_file.as_deref())?,
+            database_url: lasting(database_url(args.database_url.as_deref(), args.database_url_file.as_deref())?)?,
             report: report("--push-job (PUSH_JOB)", &args.push_job, &args.delivery, &[names::MODE, names::RESULT])?,
             fail_on_push_error: args.delivery.fail_on_push_error,
         })
     }
+}
+
+/// A database that outlives the import.
+fn lasting(url: DatabaseUrl) -> Result<DatabaseUrl, ConfigError> {
+    if url.is_in_memory() {
+        let reason = "a database in memory is gone with the import; expected sqlite://PATH";
+        return Err(refused("--database-url (DATABASE_URL)", &url.to_string(), reason));
+    }
+    Ok(url)
+}
+
+/// The path as the command finds it, too, whichever folder it goes to.
+fn metrics_file(file: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
+    const SETTING: &str = "--metrics-file (JOB_METRICS_FILE)";
+    let file = path(SETTING, file)?;
+    let absolute = file.map(|file| {
+        std::path::absolute(&file).map_err(|error| refused(SETTING, &file.to_string_lossy(), error.to_string()))
+    });
+    absolute.transpose()
 }
 
 fn flush(args: &JobArgs) -> Result<FlushConfig, ConfigError> {

@@ -19,7 +19,8 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::cli::{HealthcheckArgs, LoadArgs, ServeArgs};
 use crate::store::DatabaseUrl;
 
-pub use batch::{ImportConfig, ImportFormat, ImportSource, JobCall, JobCommand, JobConfig, Timeout};
+pub use crate::cli::METRICS_FILE_MARK;
+pub use batch::{ImportConfig, ImportFormat, ImportSource, JobCall, JobCommand, JobConfig};
 pub use push::{DeliveryConfig, FlushConfig, PushConfig, ReportConfig};
 
 /// The store when none is named.

@@ -1,5 +1,6 @@
 //! Settings of pushing: the gateway, the group, the delivery.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -186,7 +187,7 @@ fn credentials(args: &GatewayArgs) -> Result<Option<Credentials>, ConfigError> {
 /// A secret from the environment or from a file; never repeated.
 fn secret(
     variable: &'static str,
-    value: Option<&str>,
+    value: Option<&OsStr>,
     file_setting: &'static str,
     file: Option<&str>,
 ) -> Result<Option<Secret>, ConfigError> {
@@ -195,7 +196,10 @@ fn secret(
         (Some(_), Some(_)) => {
             return Err(missing(variable, format!("{file_setting} is given too; give only one of them")));
         }
-        (Some(value), None) => (variable, String::new(), Secret::Value(value.to_owned())),
+        (Some(value), None) => match value.to_str() {
+            Some(value) => (variable, String::new(), Secret::Value(value.to_owned())),
+            None => return Err(missing(variable, "it is not UTF-8")),
+        },
         (None, Some(file)) => (file_setting, format!(" {file:?}"), Secret::File(file.into())),
     };
     match secret.reveal() {

@@ -9,9 +9,10 @@ mod rows;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use nix::sys::resource::UsageWho;
@@ -20,17 +21,20 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::causes;
-use crate::config::{ImportConfig, ImportFormat, ImportSource};
+use crate::config::ImportConfig;
 use crate::job::command::usage;
 use crate::job::report::{Reporter, Told};
 use crate::job::{OWN_FAILURE, say};
 use crate::metrics::{BatchEnd, BatchRun, import_rows};
 use crate::signals::Stop;
 use crate::store::{ImportBatch, ImportProgress, OpenError, StoreError, UserStore};
-use rows::{Chunk, Rejected, SourceError};
+use rows::{Chunk, Rejected, Source, SourceError};
 
 /// Chunks that wait for the store while the next is read.
 const CHUNKS_AHEAD: usize = 2;
+
+/// How long the progress bar may take to go.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(1);
 
 const FAILED: u8 = 1;
 
@@ -45,8 +49,10 @@ enum ImportError {
     Store(#[from] StoreError),
     #[error("the rejects file {} cannot be written", path.display())]
     Rejects { path: PathBuf, source: io::Error },
-    #[error("the rejected rows cannot be said")]
-    Told(#[source] io::Error),
+    #[error("the rejects file {} is what is imported", .0.display())]
+    RejectsIntoSource(PathBuf),
+    #[error("a thread of the import ended early")]
+    Thread(#[source] io::Error),
     #[error("another process is importing under the key {0:?}")]
     Overtaken(String),
     #[error("told to end")]
@@ -103,42 +109,40 @@ pub async fn run(config: ImportConfig, stop: Stop, clock: fn() -> SystemTime) ->
 
 async fn import(config: &ImportConfig, stop: &Stop, tally: &mut Tally) -> Result<(), ImportError> {
     let mut stopped = std::pin::pin!(stop.clone().requested());
-    let mut import = tokio::select! {
+    let (mut import, source) = tokio::select! {
         biased;
         () = &mut stopped => return Err(ImportError::Interrupted),
         begun = Import::begin(config) => begun?,
     };
-    let mut chunks = read_ahead(config, import.done);
+    let mut chunks = read_ahead(source, import.done, config.max_errors);
     let ended = loop {
         let chunk = tokio::select! {
             biased;
             () = &mut stopped => break Err(ImportError::Interrupted),
             chunk = chunks.recv() => chunk,
         };
-        // First the rejections, so that none is lost; then the users, with the progress.
-        match chunk {
+        let chunk = match chunk {
             None => break Ok(()),
-            Some(Ok(chunk)) => {
-                tally.skipped += chunk.skipped;
-                let told = tokio::select! {
-                    biased;
-                    told = import.tell_rejected(&chunk.rejected) => told,
-                    // Nobody may be reading what is told.
-                    () = &mut stopped => Err(ImportError::Interrupted),
-                };
-                let taken = match told {
-                    Ok(()) => import.take(chunk, tally).await,
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = taken {
-                    break Err(error);
-                }
-            }
+            Some(Ok(chunk)) => chunk,
             Some(Err(error)) => break Err(error.into()),
+        };
+        tally.skipped += chunk.skipped;
+        // First the rejections, so that none is lost; then the users, with the progress. Nobody may be reading the
+        // rejections; what is being committed is waited for.
+        let told = tokio::select! {
+            biased;
+            told = import.tell_rejected(&chunk.rejected) => told,
+            () = &mut stopped => Err(ImportError::Interrupted),
+        };
+        let taken = match told {
+            Ok(()) => import.take(chunk, tally).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
+            break Err(error);
         }
     };
-    import.bar.finish_and_clear();
-    import.store.close().await;
+    import.finish().await;
     ended
 }
 
@@ -155,30 +159,35 @@ struct Import {
 }
 
 impl Import {
-    async fn begin(config: &ImportConfig) -> Result<Self, ImportError> {
+    async fn begin(config: &ImportConfig) -> Result<(Self, Source), ImportError> {
+        let (from, format) = (config.source.clone(), config.format);
+        let opened = tokio::task::spawn_blocking(move || Source::open(&from, format)).await;
+        let source = opened.map_err(|error| ImportError::Thread(error.into()))??;
         let rejects = match &config.rejects {
             None => None,
-            Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                let file = file.map_err(|source| ImportError::Rejects { path: path.clone(), source })?;
-                Some((path.clone(), file))
-            }
+            Some(path) => Some((path.clone(), open_rejects(path, &source)?)),
         };
-        let key = match (&config.key, &config.source) {
-            (Some(key), _) => Some(key.clone()),
-            (None, ImportSource::Stdin) => None,
-            (None, ImportSource::File(path)) => digest(path.clone(), config.format).await?,
-        };
+        let key = config.key.clone().or_else(|| source.file.as_ref().map(|file| file.key.clone()));
         let store = UserStore::open(&config.database_url, Arc::new(|_| ())).await?;
         let done = match &key {
             Some(key) => store.import_progress(key).await?,
             None => 0,
         };
-        let name = rows::shown(&config.source);
+        let name = source.name.clone();
         if let (1.., Some(key)) = (done, &key) {
             say(&format!("{} rows of {name} are imported already, under the key {key}", HumanCount(done)));
         }
-        Ok(Self { store, key, done, rejects, bar: bar(&config.source), name })
+        let bar = bar(source.file.as_ref().map(|file| file.length));
+        Ok((Self { store, name, key, done, rejects, bar }, source))
+    }
+
+    /// Clears the bar and closes the store.
+    async fn finish(&self) {
+        let bar = self.bar.clone();
+        // A terminal that takes nothing would hold the bar for ever.
+        let cleared = tokio::task::spawn_blocking(move || bar.finish_and_clear());
+        let _ = tokio::time::timeout(CLEAR_TIMEOUT, cleared).await;
+        self.store.close().await;
     }
 
     /// Commits a chunk's users, with the progress.
@@ -207,7 +216,7 @@ impl Import {
             let lines: Vec<_> = rejected.iter().map(line).collect();
             let bar = self.bar.clone();
             let said = tokio::task::spawn_blocking(move || bar.suspend(|| lines.iter().for_each(|line| say(line))));
-            return said.await.map_err(|error| ImportError::Told(io::Error::other(error)));
+            return said.await.map_err(|error| ImportError::Thread(error.into()));
         };
         let failed = |source| ImportError::Rejects { path: path.clone(), source };
         let mut lines = Vec::new();
@@ -225,32 +234,31 @@ impl Import {
     }
 }
 
-async fn digest(path: PathBuf, format: Option<ImportFormat>) -> Result<Option<String>, ImportError> {
-    let name = path.display().to_string();
-    let digest = tokio::task::spawn_blocking(move || rows::digest(&path, format)).await;
-    let digest = digest.unwrap_or_else(|error| Err(io::Error::other(error)));
-    digest.map_err(|source| SourceError::Read { name, source }.into())
+/// Opens the rejects file for appending, unless it is what is being read.
+fn open_rejects(path: &Path, source: &Source) -> Result<File, ImportError> {
+    let failed = |source| ImportError::Rejects { path: path.to_owned(), source };
+    let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if source.file.as_ref().is_some_and(|read| read.identity == (metadata.dev(), metadata.ino())) {
+        return Err(ImportError::RejectsIntoSource(path.to_owned()));
+    }
+    Ok(file)
 }
 
 /// Reads chunks on a thread of their own, where stdin may block without holding anything up.
-fn read_ahead(config: &ImportConfig, skip: u64) -> mpsc::Receiver<Result<Chunk, SourceError>> {
+fn read_ahead(source: Source, skip: u64, max_errors: u64) -> mpsc::Receiver<Result<Chunk, SourceError>> {
     let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
-    let (source, format, max_errors) = (config.source.clone(), config.format, config.max_errors);
     tokio::task::spawn_blocking(move || {
         let take = |chunk| sender.blocking_send(Ok(chunk)).is_ok();
-        if let Err(error) = rows::read(&source, format, skip, max_errors, take) {
+        if let Err(error) = rows::read(source, skip, max_errors, take) {
             let _ = sender.blocking_send(Err(error));
         }
     });
     chunks
 }
 
-/// A bar over the bytes of a file, or a count for stdin; on stderr, where that is a terminal.
-fn bar(source: &ImportSource) -> ProgressBar {
-    let length = match source {
-        ImportSource::Stdin => None,
-        ImportSource::File(path) => std::fs::metadata(path).ok().map(|metadata| metadata.len()),
-    };
+/// A bar over the bytes of a file, or a count where their number is not known; on stderr, where that is a terminal.
+fn bar(length: Option<u64>) -> ProgressBar {
     let (bar, template) = match length {
         Some(length) => {
             (ProgressBar::new(length), "{bar:30} {percent:>3} % {msg} ({binary_bytes_per_sec}, {eta} left)")

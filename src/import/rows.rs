@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -128,17 +129,61 @@ pub(super) fn shown(source: &ImportSource) -> String {
     }
 }
 
+/// A source, open for reading.
+pub(super) struct Source {
+    pub(super) name: String,
+    /// Given, or told by the file's ending; `None`: by its content.
+    format: Option<ImportFormat>,
+    input: Box<dyn Read + Send>,
+    /// What there is about a regular file.
+    pub(super) file: Option<SourceFile>,
+}
+
+/// What is known of a regular file before it is imported. What is appended to it meanwhile is not read.
+pub(super) struct SourceFile {
+    pub(super) length: u64,
+    /// Names what it holds and the form in which it is read, since what is no user in one may be one in the other.
+    pub(super) key: String,
+    /// Device and inode.
+    pub(super) identity: (u64, u64),
+}
+
+impl Source {
+    /// Opens a source; a regular file is read once to its end. Blocks, also until somebody writes to a pipe.
+    pub(super) fn open(source: &ImportSource, format: Option<ImportFormat>) -> Result<Self, SourceError> {
+        let name = shown(source);
+        let path = match source {
+            ImportSource::Stdin => return Ok(Self { name, format, input: Box::new(io::stdin()), file: None }),
+            ImportSource::File(path) => path,
+        };
+        let format = format.or_else(|| by_ending(path));
+        let opened = File::open(path).and_then(|mut input| {
+            let metadata = input.metadata()?;
+            if !metadata.is_file() {
+                return Ok((Box::new(input) as Box<dyn Read + Send>, None));
+            }
+            let (length, key) = digest(&mut input, format)?;
+            input.rewind()?;
+            let file = SourceFile { length, key, identity: (metadata.dev(), metadata.ino()) };
+            Ok((Box::new(input.take(length)) as Box<dyn Read + Send>, Some(file)))
+        });
+        match opened {
+            Ok((input, file)) => Ok(Self { name, format, input, file }),
+            Err(source) => Err(SourceError::Read { name, source }),
+        }
+    }
+}
+
 /// Reads a source to its end in chunks, leaving out the first `skip` rows. Blocks; ends early when `take` wants no more.
 /// What comes before an error is taken, too.
 pub(super) fn read(
-    source: &ImportSource,
-    format: Option<ImportFormat>,
+    source: Source,
     skip: u64,
     max_errors: u64,
     mut take: impl FnMut(Chunk) -> bool,
 ) -> Result<(), SourceError> {
-    let name = shown(source);
-    let mut rows = open(source, format)?;
+    let name = source.name.clone();
+    let mut rows = rows(source)?;
     let mut chunk = Chunk::default();
     let (mut left_out, mut rejected, mut weight) = (0, 0, 0);
     let ended = loop {
@@ -179,18 +224,17 @@ pub(super) fn read(
     ended
 }
 
-fn open(source: &ImportSource, format: Option<ImportFormat>) -> Result<Box<dyn Rows>, SourceError> {
-    let name = shown(source);
-    let failed = |source| SourceError::Read { name: name.clone(), source };
+fn rows(source: Source) -> Result<Box<dyn Rows>, SourceError> {
+    let Source { name, format, input, .. } = source;
     let done = Rc::new(Cell::new(0));
-    let mut input = Guarded { input: input(source).map_err(failed)?, read: 0, done: Rc::clone(&done) };
+    let mut input = Guarded { input, read: 0, done: Rc::clone(&done) };
     let mut head = Vec::new();
-    let by_content = by_content(&mut input, &mut head).map_err(failed)?;
+    let by_content = by_content(&mut input, &mut head).map_err(|error| failed(&name, 1, error))?;
     if head.starts_with(BYTE_ORDER_MARK) {
         head.drain(..BYTE_ORDER_MARK.len());
     }
     let input = Cursor::new(head).chain(input);
-    Ok(match format.or_else(|| by_ending(source)).unwrap_or(by_content) {
+    Ok(match format.unwrap_or(by_content) {
         ImportFormat::Csv => Box::new(CsvRows::new(name, input, done)?),
         ImportFormat::JsonLines => {
             let input = BufReader::with_capacity(BUFFER, input);
@@ -199,15 +243,7 @@ fn open(source: &ImportSource, format: Option<ImportFormat>) -> Result<Box<dyn R
     })
 }
 
-fn input(source: &ImportSource) -> io::Result<Box<dyn Read>> {
-    Ok(match source {
-        ImportSource::Stdin => Box::new(io::stdin()),
-        ImportSource::File(path) => Box::new(File::open(path)?),
-    })
-}
-
-fn by_ending(source: &ImportSource) -> Option<ImportFormat> {
-    let ImportSource::File(path) = source else { return None };
+fn by_ending(path: &Path) -> Option<ImportFormat> {
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "csv" => Some(ImportFormat::Csv),
         "jsonl" | "ndjson" => Some(ImportFormat::JsonLines),
@@ -238,40 +274,39 @@ fn by_content(input: &mut impl Read, head: &mut Vec<u8>) -> io::Result<ImportFor
     }
 }
 
-/// What makes the key of a regular file when none is given: the digest of all that it holds, and the form in which it is
-/// read, since what is no user in one may be one in the other. `None` for pipes and the like, which can be read only once.
-pub(super) fn digest(path: &Path, format: Option<ImportFormat>) -> io::Result<Option<String>> {
+/// The length of an input and its key: the digest of all that it holds, and its form.
+fn digest(input: &mut impl Read, format: Option<ImportFormat>) -> io::Result<(u64, String)> {
     use sha2::{Digest, Sha256};
-    let mut file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Ok(None);
-    }
     let mut head = Vec::new();
-    let by_content = by_content(&mut file, &mut head)?;
-    let format = format.or_else(|| by_ending(&ImportSource::File(path.to_owned()))).unwrap_or(by_content);
+    let format = by_content(input, &mut head).map(|by_content| format.unwrap_or(by_content))?;
     let mut digest = Sha256::new();
-    digest.update(&head);
-    let mut buffer = vec![0; BUFFER];
+    let mut input = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(input));
+    let mut length = 0;
     loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => digest.update(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        let read = match input.fill_buf() {
+            Ok([]) => break,
+            Ok(bytes) => {
+                digest.update(bytes);
+                bytes.len()
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
-        }
+        };
+        input.consume(read);
+        length += read as u64;
     }
-    let mut text = "sha256:".to_owned();
-    digest.finalize().iter().try_for_each(|byte| write!(text, "{byte:02x}")).expect("text takes any text");
-    text.push_str(match format {
+    let mut key = "sha256:".to_owned();
+    digest.finalize().iter().try_for_each(|byte| write!(key, "{byte:02x}")).expect("text takes any text");
+    key.push_str(match format {
         ImportFormat::Csv => ":csv",
         ImportFormat::JsonLines => ":jsonl",
     });
-    Ok(Some(text))
+    Ok((length, key))
 }
 
 /// Stops reading in the middle of a row that goes on and on.
 struct Guarded {
-    input: Box<dyn Read>,
+    input: Box<dyn Read + Send>,
     read: u64,
     /// The bytes of the rows that are done.
     done: Rc<Cell<u64>>,
@@ -476,7 +511,8 @@ impl Rows for JsonRows {
 fn json_user(text: &[u8]) -> Result<NewUser, String> {
     // The row is all that the parser sees: its own line number would mislead.
     let parsed: JsonUser = serde_json::from_slice(text).map_err(|error| {
-        format!("the row is no user: {}", error.to_string().replace(" at line 1 column", " at column"))
+        let error = error.to_string().replace(" at line 1 column", " at column");
+        format!("the row is no user: {}", cut(&error))
     })?;
     user(&parsed.name, &parsed.email)
 }
@@ -517,7 +553,8 @@ mod tests {
         let path = folder.path().join(file_name);
         std::fs::write(&path, text).unwrap();
         let (mut users, mut rejected, mut rows) = (Vec::new(), Vec::new(), 0);
-        let ended = read(&ImportSource::File(path), None, skip, max_errors, |chunk| {
+        let source = Source::open(&ImportSource::File(path), None).unwrap();
+        let ended = read(source, skip, max_errors, |chunk| {
             rows += chunk.rows;
             assert_eq!(chunk.rows, (chunk.users.len() + chunk.rejected.len()) as u64);
             users.extend(chunk.users.iter().map(|user| format!("{} {}", user.name.as_str(), user.email.as_str())));
@@ -626,20 +663,43 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let missing = ImportSource::File("/nonexistent/users.csv".into());
-        let error = read(&missing, None, 0, 0, |_| true).unwrap_err().to_string();
+        let error = Source::open(&missing, None).err().unwrap().to_string();
         assert_eq!(error, "/nonexistent/users.csv cannot be read");
     }
 
     #[test]
-    fn the_digest_is_of_the_content_and_the_form() {
+    fn the_key_of_a_file_names_its_content_and_its_form() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, "abc").unwrap();
+        let key = |path: &Path, format| {
+            let source = Source::open(&ImportSource::File(path.to_owned()), format).unwrap();
+            source.file.map(|file| file.key)
+        };
 
         // The example of FIPS 180-2, appendix B.1.
         let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(digest(&path, None).unwrap(), Some(format!("{abc}:csv")));
-        assert_eq!(digest(&path, Some(ImportFormat::JsonLines)).unwrap(), Some(format!("{abc}:jsonl")));
-        assert_eq!(digest(Path::new("/dev/null"), None).unwrap(), None, "no regular file");
+        assert_eq!(key(&path, None), Some(format!("{abc}:csv")));
+        assert_eq!(key(&path, Some(ImportFormat::JsonLines)), Some(format!("{abc}:jsonl")));
+        assert_eq!(key(Path::new("/dev/null"), None), None, "no regular file");
+    }
+
+    #[test]
+    fn what_is_appended_to_a_file_after_it_was_opened_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.csv");
+        std::fs::write(&path, "name,email\nA,a@example.com\n").unwrap();
+        let source = Source::open(&ImportSource::File(path.clone()), None).unwrap();
+        let mut file = File::options().append(true).open(&path).unwrap();
+        io::Write::write_all(&mut file, b"B,b@example.com\n").unwrap();
+
+        let mut rows = 0;
+        read(source, 0, 0, |chunk| {
+            rows += chunk.rows;
+            true
+        })
+        .unwrap();
+
+        assert_eq!(rows, 1);
     }
 }

@@ -17,14 +17,16 @@ use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{self, Signal};
 use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp};
 use tokio::process::Child;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal as listen};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::OWN_FAILURE;
-use crate::config::{JobCommand, Timeout};
+use crate::config::{JobCommand, METRICS_FILE_MARK};
 use crate::metrics::Usage;
+use crate::signals::is_ignored;
 
 /// Names the file into which the command may write metrics of its own.
 pub const METRICS_FILE_VARIABLE: &str = "JOB_METRICS_FILE";
@@ -53,7 +55,8 @@ pub struct Ended {
 pub struct Running {
     child: Result<Child, Ended>,
     receiver: Receiver,
-    timeout: Option<Timeout>,
+    timeout: Option<Duration>,
+    kill_after: Duration,
     began: Instant,
 }
 
@@ -79,7 +82,6 @@ impl Forwarded {
     ///
     /// When the system refuses to install a handler.
     pub fn catch() -> io::Result<Self> {
-        let ignored = ignored_signals();
         let mut streams = Vec::new();
         for (signal, kind) in [
             (Signal::SIGTERM, SignalKind::terminate()),
@@ -89,7 +91,7 @@ impl Forwarded {
             (Signal::SIGUSR1, SignalKind::user_defined1()),
             (Signal::SIGUSR2, SignalKind::user_defined2()),
         ] {
-            if ignored & (1 << (signal as u64 - 1)) == 0 {
+            if !is_ignored(kind) {
                 streams.push((signal, listen(kind)?));
             }
         }
@@ -112,33 +114,37 @@ impl Forwarded {
     }
 }
 
-/// The signals that were ignored when this process began, as a mask; none where that cannot be read (Linux only).
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
 impl Running {
     /// Starts a command; its time-out runs from now.
     #[must_use]
-    pub fn start(command: &JobCommand, metrics_file: Option<&Path>, timeout: Option<Timeout>) -> Self {
+    pub fn start(command: &JobCommand, metrics_file: Option<&Path>) -> Self {
         let receiver = if at_a_terminal() { Receiver::Process } else { Receiver::Group };
-        let mut process = tokio::process::Command::new(&command.program);
-        process.args(&command.arguments);
-        if let Some(file) = metrics_file {
-            process.env(METRICS_FILE_VARIABLE, file);
-        }
-        if receiver == Receiver::Group {
-            process.process_group(0);
-        }
-        let child = process.spawn().map_err(|error| cannot_run(command, &error));
-        Self { child, receiver, timeout, began: Instant::now() }
+        let prepare = |mut process: tokio::process::Command| {
+            process.args(&command.arguments);
+            if let Some(file) = metrics_file {
+                process.env(METRICS_FILE_VARIABLE, file).env(METRICS_FILE_MARK, file);
+            }
+            if receiver == Receiver::Group {
+                process.process_group(0);
+            }
+            process
+        };
+        let child = match prepare(tokio::process::Command::new(&command.program)).spawn() {
+            // A script without an interpreter's name: shells run it themselves, and so do `env` and `timeout`.
+            Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => {
+                let mut shell = tokio::process::Command::new("/bin/sh");
+                shell.arg(&command.program);
+                prepare(shell).spawn()
+            }
+            spawned => spawned,
+        };
+        let child = child.map_err(|error| cannot_run(command, &error));
+        Self { child, receiver, timeout: command.timeout, kill_after: command.kill_after, began: Instant::now() }
     }
 
     /// Waits for the end, passing signals on.
     pub async fn end(self, signals: &mut Forwarded) -> Ended {
-        let Self { child, receiver, timeout, began } = self;
+        let Self { child, receiver, timeout, kill_after, began } = self;
         let mut child = match child {
             Ok(child) => child,
             Err(ended) => return ended,
@@ -151,19 +157,26 @@ impl Running {
             };
         };
         let target = Target { pid, receiver };
-        let mut terminate_at = timeout.map(|timeout| began + timeout.after);
+        let mut terminate_at = timeout.map(|after| began + after);
         let mut kill_at = None;
+        // What outlives a command that was told to end is ended, too.
+        let mut outlive_until = None;
         let status = loop {
             tokio::select! {
                 biased;
                 status = child.wait() => break status,
-                signal = signals.next() => target.forward(signal),
+                signal = signals.next() => {
+                    target.forward(signal);
+                    if matches!(signal, Signal::SIGTERM | Signal::SIGINT) {
+                        outlive_until = Some(Instant::now() + kill_after);
+                    }
+                }
                 () = at(terminate_at) => {
                     target.send(Signal::SIGTERM);
                     // A stopped process would not notice.
                     target.send(Signal::SIGCONT);
                     terminate_at = None;
-                    kill_at = timeout.map(|timeout| Instant::now() + timeout.kill_after);
+                    kill_at = Some(Instant::now() + kill_after);
                 }
                 () = at(kill_at.filter(|_| terminate_at.is_none())) => {
                     target.send(Signal::SIGKILL);
@@ -173,16 +186,16 @@ impl Running {
             }
         };
         let timed_out = timeout.is_some() && terminate_at.is_none();
-        if let Some(kill_at) = kill_at.filter(|_| receiver == Receiver::Group) {
+        if let Some(kill_at) = kill_at.or(outlive_until).filter(|_| receiver == Receiver::Group) {
             target.outlast(kill_at).await;
         }
         match status {
             Ok(status) => Ended {
                 exit_code: if timed_out { TIMED_OUT } else { exit_code(status) },
                 usage: usage(UsageWho::RUSAGE_CHILDREN),
-                reason: timeout.filter(|_| timed_out).map(|timeout| {
-                    format!("the command timed out after {}", humantime::format_duration(timeout.after))
-                }),
+                reason: timeout
+                    .filter(|_| timed_out)
+                    .map(|after| format!("the command timed out after {}", humantime::format_duration(after))),
             },
             Err(error) => Ended {
                 exit_code: OWN_FAILURE,
@@ -222,6 +235,8 @@ impl Target {
     /// Waits until nothing of the group is left, and ends what is left at `kill_at`.
     async fn outlast(self, kill_at: Instant) {
         while signal::killpg(self.pid, None) != Err(Errno::ESRCH) {
+            // As a container's first process we inherit what is left of the group, and must bury it.
+            let _ = waitpid(Pid::from_raw(-self.pid.as_raw()), Some(WaitPidFlag::WNOHANG));
             if Instant::now() >= kill_at {
                 return self.send(Signal::SIGKILL);
             }

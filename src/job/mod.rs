@@ -42,7 +42,7 @@ pub async fn run(config: JobConfig, clock: fn() -> SystemTime) -> u8 {
 
     let run = BatchRun { started: clock(), expected_interval: reporter.expected_interval() };
     let began = Instant::now();
-    let running = Running::start(&config.command, metrics_file.path(), config.timeout);
+    let running = Running::start(&config.command, metrics_file.path());
     let command = async {
         let Ended { exit_code, usage, reason } = running.end(&mut signals).await;
         (BatchEnd { ended: clock(), duration: began.elapsed(), exit_code, usage }, Instant::now(), reason)
@@ -57,7 +57,7 @@ pub async fn run(config: JobConfig, clock: fn() -> SystemTime) -> u8 {
     if lost && config.fail_on_push_error && end.exit_code == 0 { OWN_FAILURE } else { end.exit_code }
 }
 
-/// Delivers what waits in the spool; true when nothing for this gateway is left there and nothing had to be set aside.
+/// Delivers what waits in the spool; true when nothing is left there and nothing had to be set aside.
 pub async fn flush(config: FlushConfig, clock: fn() -> SystemTime) -> bool {
     Reporter::flush_alone(config, clock).await
 }

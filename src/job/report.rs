@@ -141,37 +141,42 @@ impl Reporter {
             }
         };
         let own = (!told.text.is_empty()).then(|| Push { text: told.text, ..outcome.clone() });
-        let pushes = [Some((outcome, "outcome")), own.map(|own| (own, "own metrics"))];
+        let pushes = [Some((outcome, "the outcome")), own.map(|own| (own, "what the metrics file says"))];
         let give_up = give_up.shared();
-        let (mut lost, mut delivered) = (told.incomplete, true);
+        let (mut lost, mut answers) = (told.incomplete, true);
         for (push, what) in pushes.into_iter().flatten() {
             let fate = match courier.deliver(&push, until, give_up.clone()).await {
                 Outcome::Delivered => continue,
                 Outcome::Spooled(reason) => {
+                    answers = false;
                     let folder = shown(self.spool_folder.as_deref());
-                    format!("wait in {folder} until the gateway takes them: {}", causes::chain(&reason))
+                    format!("waits in {folder} until the gateway takes it: {}", causes::chain(&reason))
                 }
-                Outcome::Lost(reason) => {
+                Outcome::Lost(because) => {
                     lost = true;
-                    format!("could not be pushed and are lost: {}", explain(&reason))
+                    answers &= because.reason.refuses_content();
+                    format!("could not be pushed and is lost: {}", explain(&because))
                 }
             };
-            delivered = false;
-            say(&format!("the numbers of {job} ({what}) {fate}"));
+            say(&format!("{what} of {job} {fate}"));
         }
-        // A gateway that took nothing just now will not take what waits either.
-        if delivered && self.spool_folder.is_some() {
+        // A gateway that did not answer just now will not take what waits either.
+        if answers && self.spool_folder.is_some() {
             tokio::select! {
                 biased;
-                flushed = courier.flush(|| until) => { tell(self.spool_folder.as_deref(), flushed); }
+                flushed = courier.flush(|| until) => match flushed {
+                    // What waits, if anything does, is in good hands.
+                    Ok(Flushed { busy: true, .. }) => {}
+                    flushed => { tell(self.spool_folder.as_deref(), flushed); }
+                },
                 () = give_up => {}
             }
         }
         lost
     }
 
-    /// Delivers what waits in the spool, each push within the deadline. True when nothing is left for this gateway and
-    /// nothing had to be set aside.
+    /// Delivers what waits in the spool, each push within the deadline. True when nothing is left there and nothing had
+    /// to be set aside.
     pub(super) async fn flush_alone(config: FlushConfig, clock: fn() -> SystemTime) -> bool {
         let FlushConfig { target, spool_folder, deadline, seed } = config;
         let Some(spool) = open_spool(Some(&spool_folder)) else { return false };
@@ -208,8 +213,8 @@ fn explain(lost: &Lost) -> String {
     }
 }
 
-/// Says what became of the spool, if there is anything to say. True when nothing is left for this gateway and nothing had
-/// to be set aside.
+/// Says what became of the spool, if there is anything to say. True when nothing is left there and nothing had to be set
+/// aside.
 fn tell(folder: Option<&Path>, flushed: Result<Flushed, SpoolError>) -> bool {
     let folder = shown(folder);
     let flushed = match flushed {
@@ -232,6 +237,9 @@ fn tell(folder: Option<&Path>, flushed: Result<Flushed, SpoolError>) -> bool {
     for entry in &flushed.set_aside {
         say(&format!("cannot deliver {}: {}", entry.path.display(), entry.reason));
     }
+    for entry in &flushed.unreadable {
+        say(&format!("left {}: {}", entry.path.display(), entry.reason));
+    }
     for (gateway, count) in &flushed.elsewhere {
         say(&format!("left {} in {folder}, made for the gateway {gateway}", pushes(*count)));
     }
@@ -239,7 +247,7 @@ fn tell(folder: Option<&Path>, flushed: Result<Flushed, SpoolError>) -> bool {
         let here = flushed.left - flushed.elsewhere.values().sum::<usize>();
         say(&format!("left {} in {folder}: {}", pushes(here), causes::chain(error)));
     }
-    flushed.error.is_none() && flushed.set_aside.is_empty()
+    flushed.left == 0 && flushed.set_aside.is_empty() && flushed.unreadable.is_empty()
 }
 
 fn pushes(count: usize) -> String {

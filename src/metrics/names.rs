@@ -129,8 +129,8 @@ pub const API_BUILD_INFO: Definition = Definition {
 /// Pushes tried by this process.
 pub const PUSH_ATTEMPTS_TOTAL: Definition = Definition {
     name: "push_attempts_total",
-    help: "Pushes to the Pushgateway by how they ended: success, refused (it answered that it will not take them), \
-           unavailable (no answer, or one that says to try again).",
+    help: "Pushes to the Pushgateway by how they ended: success, refused (it will not take them, or they \
+           cannot be sent), unavailable (no answer, or one that says to try again).",
     labels: &[RESULT],
 };
 
@@ -154,8 +154,9 @@ pub const PUSH_DURATION_SECONDS: Definition = Definition {
 /// Upper bounds of [`PUSH_DURATION_SECONDS`], in seconds. The last is the time-out of one push.
 pub const PUSH_DURATION_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// What the Pushgateway itself adds to each group; a push of these names would be overwritten.
-pub const PUSHGATEWAY_OWN: [&str; 2] = ["push_time_seconds", "push_failure_time_seconds"];
+/// Names that the Pushgateway uses itself in each group: the moments that it adds would overwrite a push, and a family
+/// called `labels` takes the place of the group's labels in its listing.
+pub const PUSHGATEWAY_OWN: [&str; 3] = ["push_time_seconds", "push_failure_time_seconds", "labels"];
 
 // ---- Batch jobs: pushed under the job's own name, never scraped from a process ----
 

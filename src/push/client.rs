@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, Url};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -22,6 +22,9 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much of an answer's body is read, for the reason in it. The gateway's own fit many times over.
 const REASON_MAX: usize = 64 * 1024;
+
+/// How long that may take.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How much of a reason is shown, in characters.
 const REASON_SHOWN: usize = 500;
@@ -69,7 +72,7 @@ pub enum PushError {
     #[error("the gateway cannot be reached")]
     Unreachable(#[source] reqwest::Error),
     /// No answer in time.
-    #[error("the gateway does not answer within {0:?}")]
+    #[error("the gateway does not answer within {:.1} s", .0.as_secs_f64())]
     TimedOut(Duration),
     /// The gateway is there but asks to try again: 5xx or 429.
     #[error("the gateway answers {status}{reason}")]
@@ -173,7 +176,7 @@ impl PushClient {
     /// See [`PushError`]; the group is then unchanged, unless the answer was lost on its way.
     pub async fn push(&self, key: &GroupingKey, registry: &Registry) -> Result<(), PushError> {
         let text = encode(key, registry).await?;
-        self.put(key, text, REQUEST_TIMEOUT).await
+        self.put(key, &text, REQUEST_TIMEOUT).await
     }
 
     /// Replaces the families of the group that the registry holds too (POST): others stay. Takes 5 s at most.
@@ -183,7 +186,7 @@ impl PushClient {
     /// See [`PushError`]; the group is then unchanged, unless the answer was lost on its way.
     pub async fn push_add(&self, key: &GroupingKey, registry: &Registry) -> Result<(), PushError> {
         let text = encode(key, registry).await?;
-        self.post(key, text, REQUEST_TIMEOUT).await
+        self.post(key, &text).await
     }
 
     /// Deletes the group. One that is not there counts as deleted. Takes 5 s at most.
@@ -195,24 +198,24 @@ impl PushClient {
         self.send(Method::DELETE, key, None, REQUEST_TIMEOUT).await
     }
 
-    pub(super) async fn put(&self, key: &GroupingKey, text: String, timeout: Duration) -> Result<(), PushError> {
+    pub(super) async fn put(&self, key: &GroupingKey, text: &str, timeout: Duration) -> Result<(), PushError> {
         self.send(Method::PUT, key, Some(text), timeout).await
     }
 
-    pub(super) async fn post(&self, key: &GroupingKey, text: String, timeout: Duration) -> Result<(), PushError> {
-        self.send(Method::POST, key, Some(text), timeout).await
+    pub(super) async fn post(&self, key: &GroupingKey, text: &str) -> Result<(), PushError> {
+        self.send(Method::POST, key, Some(text), REQUEST_TIMEOUT).await
     }
 
     async fn send(
         &self,
         method: Method,
         key: &GroupingKey,
-        text: Option<String>,
+        text: Option<&str>,
         timeout: Duration,
     ) -> Result<(), PushError> {
         let mut request = self.request(method, &key.path())?;
         if let Some(text) = text {
-            request = request.header(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8").body(text);
+            request = request.header(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8").body(text.to_owned());
         }
         within(timeout, async {
             let response = request.send().await.map_err(no_answer)?;
@@ -223,9 +226,9 @@ impl PushClient {
     }
 
     /// What the gateway holds.
-    pub(super) async fn listing(&self, timeout: Duration) -> Result<Listing, PushError> {
+    pub(super) async fn listing(&self) -> Result<Listing, PushError> {
         let request = self.request(Method::GET, "/api/v1/metrics")?;
-        within(timeout, async {
+        within(REQUEST_TIMEOUT, async {
             let response = request.send().await.map_err(no_answer)?;
             if !response.status().is_success() {
                 return Err(refusal(response).await);
@@ -236,7 +239,7 @@ impl PushClient {
             if !whole {
                 return Err(PushError::Listing(format!("it is longer than {LISTING_MAX} bytes").into()));
             }
-            let groups = groups(&body).map_err(PushError::Listing)?;
+            let groups = groups(&body).map_err(|error| PushError::Listing(error.into()))?;
             Ok(Listing { date, groups })
         })
         .await
@@ -266,7 +269,7 @@ impl PushClient {
 }
 
 fn builder(target: &PushTarget) -> ClientBuilder {
-    let mut builder = Client::builder().redirect(Policy::custom(follow));
+    let mut builder = Client::builder().redirect(Policy::custom(follow)).referer(false);
     if let Some(authorities) = &target.authorities {
         builder = builder.tls_certs_only(authorities.clone());
     }
@@ -332,9 +335,9 @@ async fn refusal(response: Response) -> PushError {
     if let Some(location) = location(response.headers()).filter(|_| status.is_redirection()) {
         return PushError::Refused { status, reason: format!(": it redirects to {location}, which is not followed") };
     }
-    // Whatever came before the body broke is better than nothing.
-    let body = read(response, REASON_MAX).await.map(|(body, _)| body).unwrap_or_default();
-    let reason = reason(&body);
+    // The status says what to do, however long the reason for it takes.
+    let body = tokio::time::timeout(REASON_TIMEOUT, read(response, REASON_MAX)).await;
+    let reason = body.ok().and_then(Result::ok).map(|(body, _)| reason(&body)).unwrap_or_default();
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         PushError::Unavailable { status, reason, retry_after }
     } else {
@@ -349,7 +352,12 @@ fn seconds(header: Option<&HeaderValue>) -> Option<Duration> {
 /// Where a redirect leads, without what may be secret in it.
 fn location(headers: &HeaderMap) -> Option<String> {
     let location = headers.get(LOCATION)?.to_str().ok()?;
-    Some(shown(location.split(['?', '#']).next().unwrap_or_default()))
+    let location = location.split(['?', '#']).next().unwrap_or_default();
+    let Ok(mut url) = location.parse::<Url>() else { return Some(shown(location)) };
+    // These fail only where there can be none.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    Some(shown(url.as_str()))
 }
 
 /// What a body says, in one line after a colon. It may come from anyone, and goes to a terminal.
@@ -382,7 +390,7 @@ async fn read(mut response: Response, limit: usize) -> Result<(Bytes, bool), req
 }
 
 /// Reads the gateway's `/api/v1/metrics`: in `data` an object a group, with its `labels`, and the families beside them.
-fn groups(body: &[u8]) -> Result<Vec<Group>, Box<dyn std::error::Error + Send + Sync>> {
+fn groups(body: &[u8]) -> Result<Vec<Group>, serde_json::Error> {
     #[derive(serde::Deserialize)]
     struct Answer {
         data: Vec<BTreeMap<String, serde_json::Value>>,
@@ -393,26 +401,23 @@ fn groups(body: &[u8]) -> Result<Vec<Group>, Box<dyn std::error::Error + Send + 
         metrics: Vec<serde_json::Value>,
     }
     let answer: Answer = serde_json::from_slice(body)?;
-    let mut groups = Vec::with_capacity(answer.data.len());
-    for mut group in answer.data {
-        let labels = serde_json::from_value(group.remove("labels").ok_or("a group has no labels")?)?;
+    let group = |mut group: BTreeMap<String, serde_json::Value>| {
+        let labels = serde_json::from_value(group.remove("labels")?).ok()?;
         let mut families = BTreeMap::new();
-        for (name, family) in group {
-            // Beside the families stands `last_push_successful`, a bool.
-            if !family.is_object() {
-                continue;
-            }
-            let Stored { time_stamp, metrics } = serde_json::from_value(family)?;
-            let pushed = OffsetDateTime::parse(&time_stamp, &Rfc3339)?.into();
+        // Beside the families stands `last_push_successful`, a bool.
+        for (name, family) in group.into_iter().filter(|(_, family)| family.is_object()) {
+            let Stored { time_stamp, metrics } = serde_json::from_value(family).ok()?;
+            let pushed = OffsetDateTime::parse(&time_stamp, &Rfc3339).ok()?.into();
             let value = match metrics.as_slice() {
                 [sample] => sample["value"].as_str().and_then(|value| value.parse().ok()),
                 _ => None,
             };
             families.insert(name, StoredFamily { pushed, value });
         }
-        groups.push(Group { labels, families });
-    }
-    Ok(groups)
+        Some(Group { labels, families })
+    };
+    // Somebody's family called `labels` makes a group unreadable; that must not stop the others.
+    Ok(answer.data.into_iter().filter_map(group).collect())
 }
 
 #[cfg(test)]
@@ -453,11 +458,12 @@ mod tests {
             "last_push_successful":true,
             "running":{"time_stamp":"2026-11-22T20:00:00.5+01:00","type":"GAUGE","metrics":[{"labels":{},"value":"1"}]},
             "cpu":{"time_stamp":"2026-11-22T19:00:00Z","type":"GAUGE","metrics":[
-                {"labels":{"mode":"user"},"value":"1"},{"labels":{"mode":"system"},"value":"2"}]}}]}"#;
+                {"labels":{"mode":"user"},"value":"1"},{"labels":{"mode":"system"},"value":"2"}]}},
+            {"labels":{"time_stamp":"2026-11-22T19:00:00Z","type":"UNTYPED","metrics":[]}}]}"#;
 
         let groups = groups(listing).unwrap();
 
-        let [Group { labels, families }] = &groups[..] else { panic!("{groups:?}") };
+        let [Group { labels, families }] = &groups[..] else { panic!("the second cannot be read: {groups:?}") };
         assert_eq!(labels["path"], "/var");
         assert_eq!(families.len(), 2);
         let seconds = |name: &str| families[name].pushed.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();

@@ -1,24 +1,28 @@
 //! Pushes that must not get lost: tried again while there is time, then spooled, and delivered later without undoing
 //! anything newer.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt;
 use prometheus::Registry;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
-use super::client::{Group, Listing, PushClient, PushError, REQUEST_TIMEOUT, StoredFamily, encode};
+use super::client::{Group, Listing, PushClient, PushError, REQUEST_TIMEOUT, encode};
 use super::grouping_key::GroupingKey;
-use super::spool::{Flushed, SetAside, Spool, SpoolError, Turn, Waiting};
+use super::spool::{Flushed, Found, Spool, SpoolError, Turn, Waiting};
 use super::target::PushTarget;
+use super::text::MetricsText;
 
 /// The pause after the first failed try. It doubles with each, up to [`LAST_PAUSE`], and each is cut by up to a half at
 /// random, so that jobs that failed together do not come back together.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a try may still take once it is given up.
+const GIVE_UP_GRACE: Duration = Duration::from_secs(1);
 
 /// `Date` has whole seconds: clocks that differ by less than this are taken for equal.
 const CLOCKS_EQUAL: f64 = 2.0;
@@ -33,7 +37,8 @@ pub struct Push {
     /// When what they tell of happened.
     pub moment: SystemTime,
     /// Families of the group whose values are moments, in seconds since 1970. By them a late delivery knows whether the
-    /// group tells of something later already; without them it goes by when the gateway got what it holds.
+    /// group tells of something later already. Without them it goes by when the gateway got what it holds, and may take
+    /// what came late itself for newer than it is.
     pub moments: Vec<String>,
 }
 
@@ -94,21 +99,58 @@ impl Courier {
         Self { target, client: None, spool, clock, chance: StdRng::seed_from_u64(seed) }
     }
 
-    /// Pushes, and tries again until `until`, or until `give_up` resolves, as long as that may help: on connection errors,
-    /// time-outs, 5xx and 429. What is not delivered then is spooled, unless the gateway refused the metrics themselves.
+    /// Pushes, and tries again until `until` as long as that may help: on connection errors, time-outs, 5xx and 429. From
+    /// the first failure on, the push waits in the spool, so that nothing but the disk can lose it. Once `give_up` has
+    /// resolved, a try is cut after a second and no other follows.
+    ///
+    /// A push that is tried again goes out as far as it is still news, as one from the spool does.
     pub async fn deliver(&mut self, push: &Push, until: Instant, give_up: impl Future<Output = ()>) -> Outcome {
-        let reason = match self.post(&push.key, &push.text, until, give_up).await {
+        let give_up = give_up.shared();
+        let first = match self.client() {
+            Ok(client) => once(until, give_up.clone(), GIVE_UP_GRACE, client.post(&push.key, &push.text)).await,
+            Err(error) => Err(error),
+        };
+        let reason = match first {
             Ok(()) => return Outcome::Delivered,
-            Err(error) => error,
+            Err(reason) if reason.refuses_content() => return Outcome::Lost(Lost { reason, spool: None }),
+            Err(reason) => reason,
         };
-        let Some(spool) = self.spool.clone().filter(|_| !reason.refuses_content()) else {
-            return Outcome::Lost(Lost { reason, spool: None });
-        };
-        let (gateway, push) = (self.target.url().to_string(), push.clone());
-        match blocking(move || spool.store(&gateway, &push)).await {
-            Ok(_) => Outcome::Spooled(reason),
-            Err(error) => Outcome::Lost(Lost { reason, spool: Some(error) }),
+        let kept = self.keep(push).await;
+        let outcome = if reason.is_transient() { self.again(push, reason, until, give_up).await } else { Err(reason) };
+        match (outcome, kept) {
+            (Ok(()), kept) => {
+                self.forget(kept).await;
+                Outcome::Delivered
+            }
+            (Err(reason), kept) if reason.refuses_content() => {
+                self.forget(kept).await;
+                Outcome::Lost(Lost { reason, spool: None })
+            }
+            (Err(reason), Some(Ok(_))) => Outcome::Spooled(reason),
+            (Err(reason), kept) => Outcome::Lost(Lost { reason, spool: kept.and_then(Result::err) }),
         }
+    }
+
+    /// Tries again, until that cannot help any more.
+    async fn again(
+        &mut self,
+        push: &Push,
+        failed: PushError,
+        until: Instant,
+        give_up: impl Future<Output = ()> + Clone,
+    ) -> Result<(), PushError> {
+        let (client, clock) = (self.client()?, self.clock);
+        let attempt = async || {
+            let text = match client.listing().await {
+                Ok(listing) => Held::new(listing, clock(), clock()).news(push).to_string(),
+                // The gateway is away still.
+                Err(error) if error.is_transient() => return Err(error),
+                // It does not tell what it holds; the push is only seconds old.
+                Err(_) => push.text.clone(),
+            };
+            if text.is_empty() { Ok(()) } else { client.post(&push.key, &text).await }
+        };
+        patiently(&mut self.chance, Some(failed), until, give_up, GIVE_UP_GRACE, attempt).await
     }
 
     /// Pushes what a later push will say again, and so need not be spooled: tries until `until`, or until `give_up`
@@ -123,7 +165,9 @@ impl Courier {
         until: Instant,
         give_up: impl Future<Output = ()>,
     ) -> Result<(), PushError> {
-        self.post(&push.key, &push.text, until, give_up).await
+        let client = self.client()?;
+        let attempt = async || client.post(&push.key, &push.text).await;
+        patiently(&mut self.chance, None, until, give_up.shared(), REQUEST_TIMEOUT, attempt).await
     }
 
     /// Delivers what waits in the spool, oldest first; `until` gives each push its time. What the group tells of
@@ -138,43 +182,27 @@ impl Courier {
     pub async fn flush(&mut self, until: impl Fn() -> Instant) -> Result<Flushed, SpoolError> {
         let Some(spool) = self.spool.clone() else { return Ok(Flushed::default()) };
         let now = (self.clock)();
-        let Some((turn, waiting, set_aside)) = blocking(move || waiting(&spool, now)).await? else {
+        let looked = spool.clone();
+        let Some((turn, found)) = blocking(move || look(&looked, now)).await? else {
             return Ok(Flushed { busy: true, ..Flushed::default() });
         };
-        let mut flushed = Flushed { set_aside, ..Flushed::default() };
+        let Found { waiting, set_aside, unreadable } = found;
+        let mut flushed = Flushed { set_aside, unreadable, ..Flushed::default() };
         let gateway = self.target.url().to_string();
-        let (ours, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|w| w.entry.gateway == gateway);
+        let (ours, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|waiting| waiting.gateway == gateway);
         flushed.left = others.len();
         for other in others {
-            *flushed.elsewhere.entry(other.entry.gateway).or_default() += 1;
+            *flushed.elsewhere.entry(other.gateway).or_default() += 1;
         }
-        if ours.is_empty() {
-            return Ok(flushed);
-        }
-        let mut held = match self.listing(until()).await {
-            Ok(listing) => Held::new(listing, (self.clock)()),
-            Err(error) => {
-                flushed.left += ours.len();
-                flushed.error = Some(error);
-                return Ok(flushed);
-            }
-        };
         let mut ours = ours.into_iter();
-        while let Some(mut entry) = ours.next() {
-            held.keep_newer(&mut entry);
-            if entry.text.families().is_empty() {
-                turn.remove(&entry.path)?;
-                flushed.superseded += 1;
-                continue;
-            }
-            match self.post(&entry.key, &entry.text.to_string(), until(), std::future::pending()).await {
-                Ok(()) => {
-                    turn.remove(&entry.path)?;
-                    held.took(&entry);
-                    flushed.delivered += 1;
+        while let Some(Waiting { path, push, .. }) = ours.next() {
+            match self.deliver_late(&push, now, until()).await {
+                Ok(news) => {
+                    spool.remove(&path)?;
+                    *(if news { &mut flushed.delivered } else { &mut flushed.superseded }) += 1;
                 }
                 Err(error) if error.refuses_content() => {
-                    flushed.set_aside.push(turn.set_aside(&entry.path, error.to_string()));
+                    flushed.set_aside.push(turn.set_aside(&path, error.to_string()));
                 }
                 Err(error) => {
                     flushed.left += 1 + ours.len();
@@ -186,21 +214,32 @@ impl Courier {
         Ok(flushed)
     }
 
-    async fn post(
-        &mut self,
-        key: &GroupingKey,
-        text: &str,
-        until: Instant,
-        give_up: impl Future<Output = ()>,
-    ) -> Result<(), PushError> {
-        let client = self.client()?;
-        let attempt = async |timeout| client.post(key, text.to_owned(), timeout).await;
-        patiently(&mut self.chance, until, give_up, attempt).await
+    /// Pushes what of an old push is still news; false when none of it is. The gateway is asked right before: what comes
+    /// to it between its answer and the push is the one thing that can be overwritten.
+    async fn deliver_late(&mut self, push: &Push, began: SystemTime, until: Instant) -> Result<bool, PushError> {
+        let (client, clock) = (self.client()?, self.clock);
+        let attempt = async || {
+            let text = Held::new(client.listing().await?, clock(), began).news(push);
+            if text.families().is_empty() {
+                return Ok(false);
+            }
+            client.post(&push.key, &text.to_string()).await.map(|()| true)
+        };
+        patiently(&mut self.chance, None, until, std::future::pending(), REQUEST_TIMEOUT, attempt).await
     }
 
-    async fn listing(&mut self, until: Instant) -> Result<Listing, PushError> {
-        let client = self.client()?;
-        patiently(&mut self.chance, until, std::future::pending(), async |timeout| client.listing(timeout).await).await
+    /// Keeps a push on disk, if there is a spool.
+    async fn keep(&self, push: &Push) -> Option<Result<PathBuf, SpoolError>> {
+        let spool = self.spool.clone()?;
+        let (gateway, push) = (self.target.url().to_string(), push.clone());
+        Some(blocking(move || spool.store(&gateway, &push)).await)
+    }
+
+    /// Removes from the spool what was delivered after all. Where that fails it is delivered once more, as no news.
+    async fn forget(&self, kept: Option<Result<PathBuf, SpoolError>>) {
+        if let (Some(spool), Some(Ok(path))) = (self.spool.clone(), kept) {
+            let _ = blocking(move || spool.remove(&path)).await;
+        }
     }
 
     fn client(&mut self) -> Result<PushClient, PushError> {
@@ -212,54 +251,66 @@ impl Courier {
     }
 }
 
-impl fmt::Display for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.reason, f)
-    }
-}
-
-/// Tries until it succeeds, until trying again cannot help, or until there is no time for another pause, or one is given
-/// up.
-async fn patiently<T>(
-    chance: &mut StdRng,
+/// One try, within the time that is left, and within `grace` once `give_up` has resolved.
+async fn once<T>(
     until: Instant,
     give_up: impl Future<Output = ()>,
-    mut attempt: impl AsyncFnMut(Duration) -> Result<T, PushError>,
+    grace: Duration,
+    attempt: impl Future<Output = Result<T, PushError>>,
 ) -> Result<T, PushError> {
-    let mut give_up = std::pin::pin!(give_up);
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(PushError::OutOfTime);
-        }
-        let error = match attempt(left.min(REQUEST_TIMEOUT)).await {
-            Ok(done) => return Ok(done),
-            Err(error) if error.is_transient() => error,
-            Err(error) => return Err(error),
-        };
-        let mut wait = pause.mul_f64(chance.random_range(0.5..=1.0));
-        if let PushError::Unavailable { retry_after: Some(asked), .. } = &error {
-            wait = wait.max(*asked);
-        }
-        if until.saturating_duration_since(Instant::now()) <= wait {
-            return Err(error);
-        }
-        tokio::select! {
-            biased;
-            () = &mut give_up => return Err(error),
-            () = tokio::time::sleep(wait) => {}
-        }
-        pause = (pause * 2).min(LAST_PAUSE);
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(PushError::OutOfTime);
+    }
+    let cut = async {
+        give_up.await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        biased;
+        outcome = tokio::time::timeout(left, attempt) => outcome.unwrap_or(Err(PushError::TimedOut(left))),
+        () = cut => Err(PushError::TimedOut(grace)),
     }
 }
 
-type Found = (Turn, Vec<Waiting>, Vec<SetAside>);
+/// Tries until it succeeds, until trying again cannot help, until there is no time for another pause, or until it is given
+/// up. After a failure, it begins with a pause.
+async fn patiently<T>(
+    chance: &mut StdRng,
+    mut failed: Option<PushError>,
+    until: Instant,
+    give_up: impl Future<Output = ()> + Clone,
+    grace: Duration,
+    mut attempt: impl AsyncFnMut() -> Result<T, PushError>,
+) -> Result<T, PushError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Some(error) = failed {
+            let mut wait = pause.mul_f64(chance.random_range(0.5..=1.0));
+            if let PushError::Unavailable { retry_after: Some(asked), .. } = &error {
+                wait = wait.max(*asked);
+            }
+            if until.saturating_duration_since(Instant::now()) <= wait {
+                return Err(error);
+            }
+            tokio::select! {
+                biased;
+                () = give_up.clone() => return Err(error),
+                () = tokio::time::sleep(wait) => {}
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+        match once(until, give_up.clone(), grace, attempt()).await {
+            Err(error) if error.is_transient() => failed = Some(error),
+            outcome => return outcome,
+        }
+    }
+}
 
-fn waiting(spool: &Spool, now: SystemTime) -> Result<Option<Found>, SpoolError> {
+fn look(spool: &Spool, now: SystemTime) -> Result<Option<(Turn, Found)>, SpoolError> {
     let Some(turn) = spool.turn()? else { return Ok(None) };
-    let (waiting, set_aside) = turn.waiting(now)?;
-    Ok(Some((turn, waiting, set_aside)))
+    let found = turn.look(now)?;
+    Ok(Some((turn, found)))
 }
 
 /// Works with files off the runtime's threads. Once begun it ends, also when nobody waits for it any more.
@@ -280,51 +331,38 @@ struct Held {
     groups: Vec<Group>,
     /// What the gateway's clock is ahead of ours, in seconds.
     ahead: f64,
+    /// When this delivery began, in seconds since 1970.
+    began: f64,
 }
 
 impl Held {
-    fn new(listing: Listing, now: SystemTime) -> Self {
+    fn new(listing: Listing, now: SystemTime, began: SystemTime) -> Self {
         let ahead = listing.date.map_or(0.0, |date| seconds(date) - seconds(now));
-        Self { groups: listing.groups, ahead: if ahead.abs() < CLOCKS_EQUAL { 0.0 } else { ahead } }
+        let ahead = if ahead.abs() < CLOCKS_EQUAL { 0.0 } else { ahead };
+        Self { groups: listing.groups, ahead, began: seconds(began) }
     }
 
-    /// Leaves of an entry the families that are newer than what its group holds.
-    fn keep_newer(&self, waiting: &mut Waiting) {
-        let Some(group) = self.groups.iter().find(|group| waiting.key.is(&group.labels)) else { return };
-        let entry = &waiting.entry;
-        let moments = entry.moments.iter().filter_map(|name| group.families.get(name)?.value);
+    /// The families of a push that are newer than what its group holds.
+    fn news(&self, push: &Push) -> MetricsText {
+        let mut text = MetricsText::parse(push.text.as_bytes());
+        let Some(group) = self.groups.iter().find(|group| push.key.is(&group.labels)) else { return text };
+        let moment = seconds(push.moment);
+        let moments = push.moments.iter().filter_map(|name| group.families.get(name)?.value);
         let latest = moments.fold(f64::NEG_INFINITY, f64::max);
-        waiting.text.retain(|family| {
+        text.retain(|family| {
             let Some(stored) = group.families.get(family.name()) else { return true };
-            if entry.moments.iter().any(|name| name == family.name()) {
+            if push.moments.iter().any(|name| name == family.name()) {
                 // Moments only grow, whichever run they come from.
                 let [sample] = family.samples() else { return false };
                 return stored.value.is_none_or(|value| sample.value > value);
             }
             // All of it is news if the group knows of nothing later; else only what was not pushed since.
-            let tells_last = latest.is_finite() && entry.moment >= latest;
-            tells_last || seconds(stored.pushed) - self.ahead < entry.moment
+            let tells_last = latest.is_finite() && moment >= latest;
+            let pushed = seconds(stored.pushed) - self.ahead;
+            let by_this_delivery = push.moments.is_empty() && pushed >= self.began;
+            tells_last || pushed < moment || by_this_delivery
         });
-    }
-
-    /// Notes what a delivered entry left in its group, as if it had come at its moment.
-    fn took(&mut self, waiting: &Waiting) {
-        let at = self.groups.iter().position(|group| waiting.key.is(&group.labels));
-        let at = at.unwrap_or_else(|| {
-            let mut labels: BTreeMap<_, _> =
-                waiting.key.labels().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            labels.insert("job".to_owned(), waiting.key.job().to_owned());
-            self.groups.push(Group { labels, families: BTreeMap::new() });
-            self.groups.len() - 1
-        });
-        let pushed = UNIX_EPOCH + Duration::from_secs_f64((waiting.entry.moment + self.ahead).max(0.0));
-        for family in waiting.text.families() {
-            let value = match family.samples() {
-                [sample] => Some(sample.value),
-                _ => None,
-            };
-            self.groups[at].families.insert(family.name().to_owned(), StoredFamily { pushed, value });
-        }
+        text
     }
 }
 
@@ -334,6 +372,9 @@ fn seconds(moment: SystemTime) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::client::StoredFamily;
     use super::*;
 
     const START: &str = "job_start_timestamp_seconds";
@@ -350,25 +391,18 @@ mod tests {
         });
         let labels = BTreeMap::from([("job".to_owned(), "j".to_owned())]);
         let group = Group { labels, families: families.collect() };
-        Held { groups: vec![group], ahead: 0.0 }
+        Held { groups: vec![group], ahead: 0.0, began: 100.0 }
     }
 
-    /// A push of the job `j` that tells of a second, through a spool, as it would be found there.
-    fn waiting(second: u32, text: &str) -> Waiting {
-        let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::open(folder.path()).unwrap();
-        let key = GroupingKey::new("j").unwrap();
+    /// A push of the job `j` that tells of a second.
+    fn push(second: u32, text: &str) -> Push {
         let moments = vec![START.to_owned(), SUCCESS.to_owned()];
-        let push = Push { key, text: text.to_owned(), moment: at(second), moments };
-        spool.store("http://gateway/", &push).unwrap();
-        let (mut waiting, _) = spool.turn().unwrap().unwrap().waiting(at(0)).unwrap();
-        waiting.pop().unwrap()
+        Push { key: GroupingKey::new("j").unwrap(), text: text.to_owned(), moment: at(second), moments }
     }
 
     /// The names of the families that are still news.
-    fn news(held: &Held, mut waiting: Waiting) -> Vec<String> {
-        held.keep_newer(&mut waiting);
-        waiting.text.families().iter().map(|family| family.name().to_owned()).collect()
+    fn news(held: &Held, push: &Push) -> Vec<String> {
+        held.news(push).families().iter().map(|family| family.name().to_owned()).collect()
     }
 
     const RUN: &str = "code 0\njob_start_timestamp_seconds 10\njob_success_timestamp_seconds 12\nrows 5\n";
@@ -377,9 +411,9 @@ mod tests {
     fn all_is_news_to_a_group_that_is_not_there_or_tells_of_earlier_runs() {
         let all = ["code", START, SUCCESS, "rows"];
 
-        assert_eq!(news(&Held { groups: Vec::new(), ahead: 0.0 }, waiting(12, RUN)), all);
+        assert_eq!(news(&Held { groups: Vec::new(), ..held(&[]) }, &push(12, RUN)), all);
         let earlier = held(&[("code", 4, 1.0), (START, 4, 3.0), (SUCCESS, 4, 4.0), ("rows", 4, 1.0)]);
-        assert_eq!(news(&earlier, waiting(12, RUN)), all);
+        assert_eq!(news(&earlier, &push(12, RUN)), all);
     }
 
     #[test]
@@ -387,63 +421,63 @@ mod tests {
         // Pushed in second 99 by the gateway's clock, but of a run that began in second 3.
         let late = held(&[("code", 99, 1.0), (START, 99, 3.0), (SUCCESS, 99, 4.0), ("rows", 99, 1.0)]);
 
-        assert_eq!(news(&late, waiting(12, RUN)), ["code", START, SUCCESS, "rows"]);
+        assert_eq!(news(&late, &push(12, RUN)), ["code", START, SUCCESS, "rows"]);
     }
 
     #[test]
     fn a_later_run_that_failed_keeps_its_values_and_gets_the_earlier_success() {
         let later = held(&[("code", 20, 3.0), (START, 20, 18.0)]);
 
-        assert_eq!(news(&later, waiting(12, RUN)), [SUCCESS, "rows"]);
+        assert_eq!(news(&later, &push(12, RUN)), [SUCCESS, "rows"]);
     }
 
     #[test]
     fn a_later_runs_families_are_kept_and_those_it_did_not_push_are_updated() {
         let later = held(&[("code", 20, 0.0), (START, 20, 18.0), (SUCCESS, 20, 20.0), ("rows", 5, 1.0)]);
 
-        assert_eq!(news(&later, waiting(12, RUN)), ["rows"], "rows is of a run before");
+        assert_eq!(news(&later, &push(12, RUN)), ["rows"], "rows is of a run before");
     }
 
     #[test]
     fn the_start_of_a_run_is_no_news_after_its_end() {
         let ended = held(&[("running", 12, 0.0), (START, 12, 10.0), (SUCCESS, 12, 12.0)]);
 
-        let start = waiting(10, "running 1\njob_start_timestamp_seconds 10\n");
+        let start = push(10, "running 1\njob_start_timestamp_seconds 10\n");
 
-        assert_eq!(news(&ended, start), [""; 0]);
+        assert_eq!(news(&ended, &start), [""; 0]);
     }
 
     #[test]
     fn what_a_run_says_of_itself_is_news_after_its_outcome() {
         let outcome = held(&[("code", 12, 0.0), (START, 12, 10.0), (SUCCESS, 12, 12.0), ("rows", 5, 1.0)]);
 
-        assert_eq!(news(&outcome, waiting(12, "rows 5\n")), ["rows"]);
+        assert_eq!(news(&outcome, &push(12, "rows 5\n")), ["rows"]);
     }
 
     #[test]
     fn without_moments_it_goes_by_when_the_gateway_got_what_it_holds() {
-        let text = "rows 5\nother 1\n";
+        let push = Push { moments: Vec::new(), ..push(12, "rows 5\nother 1\n") };
 
-        assert_eq!(news(&held(&[("rows", 11, 1.0), ("other", 13, 1.0)]), waiting(12, text)), ["rows"]);
+        assert_eq!(news(&held(&[("rows", 11, 1.0), ("other", 13, 1.0)]), &push), ["rows"]);
         let ahead = Held { ahead: 60.0, ..held(&[("rows", 71, 1.0), ("other", 73, 1.0)]) };
-        assert_eq!(news(&ahead, waiting(12, text)), ["rows"], "by a clock that is a minute ahead");
+        assert_eq!(news(&ahead, &push), ["rows"], "by a clock that is a minute ahead");
+        let ours = held(&[("rows", 101, 1.0), ("other", 99, 1.0)]);
+        assert_eq!(news(&ours, &push), ["rows"], "this delivery began in second 100 and is itself what pushed rows");
     }
 
     #[test]
-    fn what_was_delivered_counts_from_its_moment() {
-        let mut held = Held { groups: Vec::new(), ahead: 0.0 };
+    fn the_same_push_once_more_does_no_harm() {
+        let itself = held(&[("code", 12, 0.0), (START, 12, 10.0), (SUCCESS, 12, 12.0), ("rows", 12, 5.0)]);
 
-        held.took(&waiting(12, RUN));
-
-        assert_eq!(news(&held, waiting(12, RUN)), ["code", "rows"], "the same run once more does no harm");
-        assert_eq!(news(&held, waiting(11, "code 1\njob_start_timestamp_seconds 9\n")), [""; 0]);
-        assert_eq!(news(&held, waiting(15, "code 1\njob_start_timestamp_seconds 13\n")), ["code", START]);
+        assert_eq!(news(&itself, &push(12, RUN)), ["code", "rows"]);
     }
 
     #[test]
     fn clocks_that_differ_by_less_than_a_date_can_tell_are_equal() {
-        let ahead =
-            |seconds: u32| Held::new(Listing { date: Some(at(100 + seconds)), groups: Vec::new() }, at(100)).ahead;
+        let ahead = |seconds: u32| {
+            let listing = Listing { date: Some(at(100 + seconds)), groups: Vec::new() };
+            Held::new(listing, at(100), at(100)).ahead
+        };
 
         assert!(ahead(1).abs() < f64::EPSILON);
         assert!((ahead(60) - 60.0).abs() < f64::EPSILON);
@@ -454,11 +488,12 @@ mod tests {
         let began = Instant::now();
         let mut tries = Vec::new();
         let until = began + Duration::from_secs(until);
-        let _ = patiently(&mut StdRng::seed_from_u64(1), until, std::future::pending(), async |_| -> Result<(), _> {
+        let attempt = async || -> Result<(), _> {
             tries.push(began.elapsed().as_secs_f64());
             Err(outcome())
-        })
-        .await;
+        };
+        let never = std::future::pending();
+        let _ = patiently(&mut StdRng::seed_from_u64(1), None, until, never, GIVE_UP_GRACE, attempt).await;
         tries
     }
 
@@ -499,18 +534,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn giving_up_ends_the_pauses_but_not_a_try() {
-        let until = Instant::now() + Duration::from_secs(10);
-        let mut tries = 0;
-
-        let given_up =
-            patiently(&mut StdRng::seed_from_u64(1), until, std::future::ready(()), async |_| -> Result<(), _> {
+    async fn a_try_that_is_given_up_has_a_second_and_no_other_follows() {
+        let began = Instant::now();
+        let until = began + Duration::from_secs(10);
+        let given_up = async |attempt: &mut dyn FnMut() -> Option<PushError>| {
+            let mut tries = 0;
+            let attempt = async || -> Result<(), _> {
                 tries += 1;
-                Err(unavailable(None))
-            })
-            .await;
+                match attempt() {
+                    Some(error) => Err(error),
+                    None => std::future::pending().await,
+                }
+            };
+            let mut chance = StdRng::seed_from_u64(1);
+            let now = std::future::ready(());
+            let outcome = patiently(&mut chance, None, until, now, GIVE_UP_GRACE, attempt).await;
+            (outcome, tries)
+        };
 
-        assert_eq!(tries, 1);
-        assert!(matches!(given_up, Err(PushError::Unavailable { .. })));
+        let (failed, tries) = given_up(&mut || Some(unavailable(None))).await;
+        assert!(matches!(failed, Err(PushError::Unavailable { .. })) && tries == 1, "{failed:?}");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+
+        let (hanging, tries) = given_up(&mut || None).await;
+        assert!(matches!(hanging, Err(PushError::TimedOut(_))) && tries == 1, "{hanging:?}");
+        assert_eq!(began.elapsed().as_secs(), 1);
     }
 }

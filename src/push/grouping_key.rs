@@ -10,6 +10,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// The label that every grouping key has.
 const JOB: &str = "job";
 
+/// The labels by which histograms and summaries tell their parts apart. The gateway would give each part the label once
+/// more, and Prometheus then refuses the gateway's whole exposition.
+const PARTS: [&str; 2] = ["le", "quantile"];
+
 /// What stands in a path as it is (RFC 3986, "unreserved").
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -58,7 +62,7 @@ impl GroupingKey {
     /// # Errors
     ///
     /// When the name is no label name (letters, digits and `_`, not beginning with a digit), is reserved (beginning with
-    /// `__`), or is there already, as `job` always is.
+    /// `__`; `le`, `quantile`), or is there already, as `job` always is.
     pub fn with(mut self, name: &str, value: &str) -> Result<Self, InvalidGroupingKey> {
         if !is_label_name(name) {
             return Err(InvalidGroupingKey(format!(
@@ -67,6 +71,12 @@ impl GroupingKey {
         }
         if name.starts_with("__") {
             return Err(InvalidGroupingKey(format!("the label name {name:?} is reserved, as all that begin with __")));
+        }
+        if PARTS.contains(&name) {
+            return Err(InvalidGroupingKey(format!(
+                "the label name {name} belongs to histograms and summaries: pushed over theirs, it would make all that \
+                 the gateway holds unreadable"
+            )));
         }
         if name == JOB {
             return Err(InvalidGroupingKey(format!("the label {JOB} is the job's name ({:?}) already", self.job)));
@@ -189,6 +199,8 @@ mod tests {
             ("a-b", "\"a-b\" is no label name"),
             ("é", "\"é\" is no label name"),
             ("__name__", "\"__name__\" is reserved"),
+            ("le", "le belongs to histograms"),
+            ("quantile", "quantile belongs to histograms"),
             ("job", "the job's name (\"j\") already"),
             ("zone", "zone is given twice"),
         ] {

@@ -39,8 +39,8 @@
 //! - [`Spool`]: pushes that wait on disk for the gateway to come back.
 //! - [`Periodic`]: a service that pushes its registry at an interval.
 //!
-//! It refuses to name a metric, to read the environment, and to block a runtime thread. It imports nothing else of this
-//! crate.
+//! It refuses to name a metric, to read the environment, and to hold up a runtime thread with the network, with gathering
+//! or with a spool. It imports nothing else of this crate.
 
 mod grouping_key;
 
@@ -60,6 +60,6 @@ pub use client::{PushClient, PushError};
 pub use delivery::{Courier, Lost, Outcome, Push};
 pub use grouping_key::{GroupingKey, InvalidGroupingKey};
 pub use periodic::{Attempt, Periodic};
-pub use spool::{Flushed, SetAside, Spool, SpoolError};
+pub use spool::{Flushed, Spool, SpoolError, Undeliverable};
 pub use target::{CaFileError, Credentials, InvalidTarget, PushTarget, Secret};
 pub use text::{Family, Fault, MetricsText, Sample};

@@ -25,7 +25,7 @@ pub struct Periodic {
     pub interval: Duration,
     /// Whether the last act is to delete the group, instead of one more push.
     pub delete_on_exit: bool,
-    /// What that last act may take; a push that is under way when the end comes may take as long again.
+    /// What that last act may take, together with a push that is under way when the end comes.
     pub last_timeout: Duration,
     /// Of the random part of the intervals.
     pub seed: u64,
@@ -57,40 +57,47 @@ impl Periodic {
         let mut chance = StdRng::seed_from_u64(self.seed);
         let timeout = self.interval.min(REQUEST_TIMEOUT);
         let mut stop = std::pin::pin!(stop);
-        loop {
+        let end = loop {
             let began = Instant::now();
             let mut push = std::pin::pin!(self.push(&registry, timeout));
             tokio::select! {
                 attempt = &mut push => observe(&attempt),
                 () = &mut stop => {
-                    // Given up, it might still reach the gateway after the last act.
-                    if let Ok(attempt) = tokio::time::timeout(self.last_timeout, push).await {
+                    let end = Instant::now() + self.last_timeout;
+                    // Given up at once, it might reach the gateway after the last act.
+                    if let Ok(attempt) = tokio::time::timeout_at(end, push).await {
                         observe(&attempt);
                     }
-                    break;
+                    break end;
                 }
             }
             let next = began + self.interval.mul_f64(chance.random_range(1.0 - JITTER..=1.0 + JITTER));
             tokio::select! {
                 biased;
-                () = &mut stop => break,
+                () = &mut stop => break Instant::now() + self.last_timeout,
                 () = tokio::time::sleep_until(next) => {}
             }
-        }
-        observe(&if self.delete_on_exit { self.delete().await } else { self.push(&registry, self.last_timeout).await });
+        };
+        observe(&self.last(&registry, end).await);
     }
 
-    async fn delete(&self) -> Attempt {
+    async fn last(&self, registry: &Registry, end: Instant) -> Attempt {
         let began = Instant::now();
-        let deleted = tokio::time::timeout(self.last_timeout, self.client.delete(&self.key)).await;
-        let result = deleted.unwrap_or(Err(PushError::TimedOut(self.last_timeout)));
+        let act = async {
+            if self.delete_on_exit {
+                self.client.delete(&self.key).await
+            } else {
+                self.push(registry, self.last_timeout).await.result
+            }
+        };
+        let result = tokio::time::timeout_at(end, act).await.unwrap_or(Err(PushError::TimedOut(self.last_timeout)));
         Attempt { result, duration: began.elapsed() }
     }
 
     async fn push(&self, registry: &Registry, timeout: Duration) -> Attempt {
         let began = Instant::now();
         let result = match encode(&self.key, registry).await {
-            Ok(text) => self.client.put(&self.key, text, timeout).await,
+            Ok(text) => self.client.put(&self.key, &text, timeout).await,
             Err(error) => Err(error),
         };
         Attempt { result, duration: began.elapsed() }

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::delivery::Push;
 use super::grouping_key::GroupingKey;
-use super::text::{Family, MetricsText};
+use super::text::MetricsText;
 
 /// The form of an entry. Another one is not ours to read.
 const VERSION: u32 = 1;
@@ -47,9 +47,9 @@ pub struct SpoolError {
     source: io::Error,
 }
 
-/// An entry that cannot be delivered and was moved out of the way.
+/// An entry that cannot be delivered.
 #[derive(Debug)]
-pub struct SetAside {
+pub struct Undeliverable {
     /// Where it is now.
     pub path: PathBuf,
     /// Why it cannot be delivered.
@@ -63,9 +63,11 @@ pub struct Flushed {
     pub delivered: usize,
     /// Entries of which the gateway holds something newer already.
     pub superseded: usize,
-    /// Entries that cannot be delivered, now or later.
-    pub set_aside: Vec<SetAside>,
-    /// Entries that still wait.
+    /// Entries that cannot be delivered, now or later, and were moved out of the way.
+    pub set_aside: Vec<Undeliverable>,
+    /// Entries that this process or this version cannot read; they wait for one that can.
+    pub unreadable: Vec<Undeliverable>,
+    /// Entries that still wait, the unreadable ones not counted.
     pub left: usize,
     /// Of those, how many wait for which other gateway.
     pub elsewhere: BTreeMap<String, usize>,
@@ -77,15 +79,14 @@ pub struct Flushed {
 
 /// A push on disk.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Entry {
+struct Entry {
     version: u32,
-    /// The base URL of the gateway that it is for.
-    pub(super) gateway: String,
+    gateway: String,
     job: String,
     labels: BTreeMap<String, String>,
     /// Seconds since 1970.
-    pub(super) moment: f64,
-    pub(super) moments: Vec<String>,
+    moment: f64,
+    moments: Vec<String>,
     text: String,
 }
 
@@ -96,13 +97,21 @@ pub(super) struct Turn {
     _lock: File,
 }
 
+/// What a look into the folder finds.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) set_aside: Vec<Undeliverable>,
+    pub(super) unreadable: Vec<Undeliverable>,
+}
+
 /// An entry that can be delivered.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) path: PathBuf,
-    pub(super) entry: Entry,
-    pub(super) key: GroupingKey,
-    pub(super) text: MetricsText,
+    /// The base URL of the gateway that it is for.
+    pub(super) gateway: String,
+    pub(super) push: Push,
 }
 
 impl Spool {
@@ -133,7 +142,7 @@ impl Spool {
             text: push.text.clone(),
         };
         let path = self.write(&entry, &push.key).map_err(|source| self.error("written", source))?;
-        self.drop_superfluous(&path, &entry, &push.key);
+        self.drop_superfluous(&path, gateway, push);
         Ok(path)
     }
 
@@ -146,24 +155,31 @@ impl Spool {
         let unique = unique.trim_start_matches(BEING_WRITTEN);
         let name = format!("{:020.6}-{}-{unique}.json", entry.moment, group_hash(&entry.gateway, key));
         let path = self.folder.join(name);
-        file.persist_noclobber(&path).map_err(|error| error.error)?;
+        file.persist(&path).map_err(|error| error.error)?;
         File::open(&self.folder)?.sync_all()?;
         Ok(path)
     }
 
     /// Removes older entries of the same group that tell of nothing that the new one does not tell of. What cannot be
     /// read or removed stays: it costs a delivery, not a value.
-    fn drop_superfluous(&self, new: &Path, entry: &Entry, key: &GroupingKey) {
-        let same_group = format!("-{}-", group_hash(&entry.gateway, key));
+    fn drop_superfluous(&self, new: &Path, gateway: &str, push: &Push) {
+        let same_group = format!("-{}-", group_hash(gateway, &push.key));
         let Ok(files) = self.files() else { return };
-        let text = MetricsText::parse(entry.text.as_bytes());
-        let told = names(&text);
+        let told = names(push);
         for path in files.iter().filter(|path| *path != new && path.to_string_lossy().contains(&same_group)) {
             let Ok(older) = read(path) else { continue };
-            let same = older.key == *key && older.entry.gateway == entry.gateway && older.entry.moment <= entry.moment;
-            if same && names(&older.text).is_subset(&told) {
+            let same = older.push.key == push.key && older.gateway == gateway && older.push.moment <= push.moment;
+            if same && names(&older.push).is_subset(&told) {
                 let _ = fs::remove_file(path);
             }
+        }
+    }
+
+    /// Removes an entry that needs no delivery any more.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), SpoolError> {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.error("cleared", source)),
+            _ => Ok(()),
         }
     }
 
@@ -198,38 +214,33 @@ impl Spool {
 }
 
 impl Turn {
-    /// What waits, oldest first. What is no entry is set aside.
-    pub(super) fn waiting(&self, now: SystemTime) -> Result<(Vec<Waiting>, Vec<SetAside>), SpoolError> {
+    /// What waits, oldest first. What is damaged is set aside; what only somebody else can read is left.
+    pub(super) fn look(&self, now: SystemTime) -> Result<Found, SpoolError> {
         self.clean_up(now);
         let files = self.spool.files().map_err(|source| self.spool.error("read", source))?;
-        let (mut waiting, mut set_aside) = (Vec::new(), Vec::new());
+        let mut found = Found::default();
         for path in files {
             match read(&path) {
-                Ok(entry) => waiting.push(entry),
+                Ok(entry) => found.waiting.push(entry),
                 // Another process found it superfluous meanwhile.
                 Err(Unreadable::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(unreadable) => set_aside.push(self.set_aside(&path, unreadable.to_string())),
+                Err(unreadable @ (Unreadable::Io(_) | Unreadable::Version(_))) => {
+                    found.unreadable.push(Undeliverable { path, reason: unreadable.to_string() });
+                }
+                Err(damaged) => found.set_aside.push(self.set_aside(&path, damaged.to_string())),
             }
         }
-        Ok((waiting, set_aside))
-    }
-
-    /// Removes an entry that needs no delivery any more.
-    pub(super) fn remove(&self, path: &Path) -> Result<(), SpoolError> {
-        match fs::remove_file(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.spool.error("cleared", source)),
-            _ => Ok(()),
-        }
+        Ok(found)
     }
 
     /// Moves an entry to where nothing delivers it, for somebody to look at.
-    pub(super) fn set_aside(&self, path: &Path, reason: String) -> SetAside {
+    pub(super) fn set_aside(&self, path: &Path, reason: String) -> Undeliverable {
         let folder = self.spool.folder.join(SET_ASIDE);
         let moved = path.file_name().map(|name| folder.join(name)).and_then(|to| {
             fs::create_dir_all(&folder).and_then(|()| fs::rename(path, &to)).ok()?;
             Some(to)
         });
-        SetAside { path: moved.unwrap_or_else(|| path.to_owned()), reason }
+        Undeliverable { path: moved.unwrap_or_else(|| path.to_owned()), reason }
     }
 
     /// Removes what killed processes left half-written.
@@ -265,15 +276,18 @@ fn read(path: &Path) -> Result<Waiting, Unreadable> {
     let key = GroupingKey::new(&entry.job)
         .and_then(|key| entry.labels.iter().try_fold(key, |key, (name, value)| key.with(name, value)))
         .map_err(|error| Unreadable::Damaged(error.to_string()))?;
-    let text = MetricsText::parse(entry.text.as_bytes());
-    if let Some(fault) = text.faults().first() {
+    if let Some(fault) = MetricsText::parse(entry.text.as_bytes()).faults().first() {
         return Err(Unreadable::Damaged(fault.to_string()));
     }
-    Ok(Waiting { path: path.to_owned(), entry, key, text })
+    let moment = Duration::try_from_secs_f64(entry.moment).map_err(|error| Unreadable::Damaged(error.to_string()))?;
+    let push = Push { key, text: entry.text, moment: UNIX_EPOCH + moment, moments: entry.moments };
+    Ok(Waiting { path: path.to_owned(), gateway: entry.gateway, push })
 }
 
-fn names(text: &MetricsText) -> BTreeSet<&str> {
-    text.families().iter().map(Family::name).collect()
+/// The names of all that a push tells of.
+fn names(push: &Push) -> BTreeSet<String> {
+    let text = MetricsText::parse(push.text.as_bytes());
+    text.families().iter().map(|family| family.name().to_owned()).collect()
 }
 
 /// Says in a file's name which group it belongs to, so that few files are read to find those of one group.
@@ -308,9 +322,10 @@ mod tests {
     /// What waits, as job, moment and text.
     fn waiting(spool: &Spool) -> Vec<(String, f64, String)> {
         let turn = spool.turn().unwrap().expect("nobody else has the turn");
-        let (waiting, set_aside) = turn.waiting(UNIX_EPOCH).unwrap();
-        assert!(set_aside.is_empty(), "{set_aside:?}");
-        waiting.into_iter().map(|w| (w.key.job().to_owned(), w.entry.moment, w.entry.text)).collect()
+        let found = turn.look(UNIX_EPOCH).unwrap();
+        assert!(found.set_aside.is_empty(), "{found:?}");
+        let seconds = |push: &Push| push.moment.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        found.waiting.into_iter().map(|w| (w.push.key.job().to_owned(), seconds(&w.push), w.push.text)).collect()
     }
 
     #[test]
@@ -356,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_entry_is_set_aside_and_the_others_stay() {
+    fn what_is_damaged_is_set_aside_and_the_others_stay() {
         let (folder, spool) = spool();
         let folder = folder.path().join("spool");
         spool.store(GATEWAY, &push("kept", 1, "rows 1\n")).unwrap();
@@ -370,13 +385,16 @@ mod tests {
             fs::write(folder.join(name), text).unwrap();
         }
 
-        let (waiting, set_aside) = spool.turn().unwrap().unwrap().waiting(UNIX_EPOCH).unwrap();
+        let found = spool.turn().unwrap().unwrap().look(UNIX_EPOCH).unwrap();
 
-        assert_eq!(waiting.len(), 1);
+        assert_eq!(found.waiting.len(), 1);
+        let newer = &found.unreadable[0];
+        assert_eq!(newer.reason, "it has the form 2, and this version knows only 1");
+        assert!(found.unreadable.len() == 1 && newer.path.exists(), "it waits for the version that wrote it");
+        let set_aside = &found.set_aside;
         let reasons: Vec<_> = set_aside.iter().map(|entry| entry.reason.split(':').next().unwrap()).collect();
         let damaged = "it is damaged";
-        let version = "it has the form 2, and this version knows only 1";
-        assert_eq!(reasons, ["it is no spooled push", version, damaged, damaged]);
+        assert_eq!(reasons, ["it is no spooled push", damaged, damaged]);
         assert!(set_aside.iter().all(|entry| entry.path.starts_with(folder.join(SET_ASIDE)) && entry.path.exists()));
     }
 
@@ -388,9 +406,9 @@ mod tests {
         let written = fs::metadata(&half).unwrap().modified().unwrap();
         let turn = spool.turn().unwrap().unwrap();
 
-        turn.waiting(written + ABANDONED).unwrap();
+        turn.look(written + ABANDONED).unwrap();
         assert!(half.exists(), "it may still be written");
-        turn.waiting(written + ABANDONED + Duration::from_secs(1)).unwrap();
+        turn.look(written + ABANDONED + Duration::from_secs(1)).unwrap();
         assert!(!half.exists());
     }
 

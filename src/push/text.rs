@@ -95,13 +95,14 @@ impl MetricsText {
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
         let mut parser = Parser::default();
-        let mut lines = text.split_inclusive(|byte| *byte == b'\n').enumerate();
-        lines.by_ref().for_each(|(index, line)| parser.line(index + 1, line));
+        for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            parser.line(index + 1, line);
+        }
         let (families, faults) = parser.finish();
         Self { families, faults }
     }
 
-    /// The families without a fault, by name.
+    /// The families without a fault, in the order in which they were written.
     #[must_use]
     pub fn families(&self) -> &[Family] {
         &self.families
@@ -191,9 +192,11 @@ impl Parser {
     }
 
     fn comment(&mut self, number: usize, line: &str, comment: &str) {
-        let mut words = comment.splitn(3, [' ', '\t']);
-        let (keyword, name, rest) = (words.next(), words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let (Some(keyword @ ("HELP" | "TYPE")), rest) = (keyword, rest.trim_matches([' ', '\t'])) else { return };
+        let (keyword, comment) = next_word(comment);
+        if !matches!(keyword, "HELP" | "TYPE") {
+            return;
+        }
+        let (name, rest) = next_word(comment);
         if name_at_start(name) != Some(name) {
             return self.fault(number, None, &format!("# {keyword} names {name:?}, which is no metric name"));
         }
@@ -208,7 +211,7 @@ impl Parser {
             self.family(number, name).help = Some(line.to_owned());
             return;
         }
-        let kind = match rest {
+        let kind = match rest.to_ascii_lowercase().as_str() {
             "counter" => Kind::Counter,
             "gauge" => Kind::Gauge,
             "histogram" => Kind::Histogram,
@@ -281,25 +284,32 @@ impl Parser {
     }
 
     fn finish(self) -> (Vec<Family>, Vec<Fault>) {
-        let families = self.families.into_values();
         // A family of which there is only talk is not pushed.
-        (families.filter(|family| !family.broken && !family.samples.is_empty()).collect(), self.faults)
+        let families = self.families.into_values().filter(|family| !family.broken && !family.samples.is_empty());
+        let mut families: Vec<_> = families.collect();
+        // `a_sum` may be a family of its own as long as it comes before a histogram `a`.
+        families.sort_by_key(|family| family.first_line);
+        (families, self.faults)
     }
 }
 
 /// Why a sample does not belong to a family of that type. The gateway leaves such samples out without a word.
 fn misfit(family: &str, kind: Kind, sample: &Sample) -> Option<String> {
-    let number = |label: &str| sample.labels.get(label).is_some_and(|value| value.parse::<f64>().is_ok());
     let part = sample.name.strip_prefix(family)?;
-    match (kind, part) {
-        (Kind::Histogram, "") => Some(format!("the histogram {family} has only _bucket, _sum and _count")),
-        (Kind::Histogram, "_bucket") if !number("le") => {
-            Some(format!("a bucket of {family} needs the label le with a number"))
-        }
-        (Kind::Summary, "") if !number("quantile") => {
-            Some(format!("a quantile of {family} needs the label quantile with a number"))
-        }
-        _ => None,
+    let (label, needed) = match kind {
+        Kind::Histogram => ("le", part == "_bucket"),
+        Kind::Summary => ("quantile", part.is_empty()),
+        Kind::Untyped | Kind::Counter | Kind::Gauge => return None,
+    };
+    let number = sample.labels.get(label).map(|value| parse_value(value).is_some());
+    if (kind, part) == (Kind::Histogram, "") {
+        Some(format!("the histogram {family} has only _bucket, _sum and _count"))
+    } else if number == Some(false) || (needed && number.is_none()) {
+        Some(format!("{} needs the label {label} with a number", sample.name))
+    } else if matches!(part, "_bucket" | "_count") && (sample.value < 0.0 || sample.value.fract() != 0.0) {
+        Some(format!("{} counts {}, which is no whole number", sample.name, sample.value))
+    } else {
+        None
     }
 }
 
@@ -317,7 +327,7 @@ fn parse_sample(line: &str) -> Result<Sample, String> {
     if value.is_empty() {
         return Err(format!("{name} has no value"));
     }
-    let number = value.parse().map_err(|_| format!("{name} has the value {value:?}, expected a number"))?;
+    let number = parse_value(value).ok_or_else(|| format!("{name} has the value {value:?}, expected a number"))?;
     match rest.trim_matches(BLANK) {
         "" => Ok(Sample { name: name.to_owned(), labels, value: number }),
         time if time.parse::<i64>().is_ok() => Err(format!("{name} has a timestamp, which the Pushgateway refuses")),
@@ -382,6 +392,21 @@ fn escapes_are_known(text: &str, known: &str) -> bool {
     true
 }
 
+/// A number as the gateway reads it: `NaN` has no sign, and only what says so is infinite.
+fn parse_value(text: &str) -> Option<f64> {
+    let value: f64 = text.parse().ok()?;
+    let plain = text.trim_start_matches(['+', '-']);
+    let spelled_out = plain.get(..3).is_some_and(|word| word.eq_ignore_ascii_case("inf"));
+    let fine = if value.is_nan() { plain == text } else { value.is_finite() || spelled_out };
+    fine.then_some(value)
+}
+
+/// The first word of a text, and what follows the blanks after it.
+fn next_word(text: &str) -> (&str, &str) {
+    let (word, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
+    (word, rest.trim_start_matches([' ', '\t']))
+}
+
 /// The metric name that a text begins with.
 fn name_at_start(text: &str) -> Option<&str> {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
@@ -430,6 +455,23 @@ mod tests {
     }
 
     #[test]
+    fn families_stay_in_their_order() {
+        let text = "# TYPE a_sum untyped\na_sum 1\n# TYPE a histogram\na_count 2\n";
+
+        let parsed = MetricsText::parse(text.as_bytes());
+
+        assert_eq!((parsed.faults(), parsed.to_string().as_str()), (&[][..], text));
+    }
+
+    #[test]
+    fn words_may_stand_apart_and_types_may_be_loud() {
+        let parsed = MetricsText::parse(b"#  TYPE \t rows  GAUGE \nrows 1\n# HELP  rows  Rows.\n");
+
+        assert_eq!(parsed.faults(), []);
+        assert!(parsed.to_string().contains("# TYPE rows gauge\n"), "{parsed}");
+    }
+
+    #[test]
     fn each_fault_is_named_with_its_line() {
         let cases: &[(&str, &str)] = &[
             ("rows 1 1700000000000\n", "line 1: rows has a timestamp, which the Pushgateway refuses"),
@@ -457,8 +499,14 @@ mod tests {
             ("# HELP rows a\n# HELP rows b\nrows 1\n", "line 2: a second # HELP of rows"),
             ("# HELP rows a\\t\nrows 1\n", "line 1: the help of rows has an unknown escape sequence"),
             ("# TYPE h histogram\nh 1\n", "line 2: the histogram h has only _bucket, _sum and _count"),
-            ("# TYPE h histogram\nh_bucket 1\n", "line 2: a bucket of h needs the label le with a number"),
-            ("# TYPE s summary\ns 1\n", "line 2: a quantile of s needs the label quantile with a number"),
+            ("# TYPE h histogram\nh_bucket 1\n", "line 2: h_bucket needs the label le with a number"),
+            ("# TYPE h histogram\nh_sum{le=\"x\"} 1\n", "line 2: h_sum needs the label le with a number"),
+            ("# TYPE h histogram\nh_count 1.5\n", "line 2: h_count counts 1.5, which is no whole number"),
+            ("# TYPE h histogram\nh_count NaN\n", "line 2: h_count counts NaN, which is no whole number"),
+            ("# TYPE s summary\ns_count -1\n", "line 2: s_count counts -1, which is no whole number"),
+            ("rows -NaN\n", "line 1: rows has the value \"-NaN\", expected a number"),
+            ("rows 1e400\n", "line 1: rows has the value \"1e400\", expected a number"),
+            ("# TYPE s summary\ns 1\n", "line 2: s needs the label quantile with a number"),
         ];
         for (text, fault) in cases {
             assert_eq!(faults(text), [*fault], "{text:?}");

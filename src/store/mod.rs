@@ -102,6 +102,14 @@ impl FromStr for DatabaseUrl {
     }
 }
 
+impl DatabaseUrl {
+    /// Whether the database is gone with the process.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.0, Target::SqliteMemory)
+    }
+}
+
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
