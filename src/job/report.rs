@@ -141,7 +141,10 @@ impl Reporter {
             }
         };
         let own = (!told.text.is_empty()).then(|| Push { text: told.text, ..outcome.clone() });
-        let pushes = [Some((outcome, "the outcome")), own.map(|own| (own, "what the metrics file says"))];
+        let pushes = [
+            Some((outcome, format!("the outcome of {job}"))),
+            own.map(|own| (own, format!("what {job} says of itself"))),
+        ];
         let give_up = give_up.shared();
         let (mut lost, mut answers) = (told.incomplete, true);
         for (push, what) in pushes.into_iter().flatten() {
@@ -158,7 +161,7 @@ impl Reporter {
                     format!("could not be pushed and is lost: {}", explain(&because))
                 }
             };
-            say(&format!("{what} of {job} {fate}"));
+            say(&format!("{what} {fate}"));
         }
         // A gateway that did not answer just now will not take what waits either.
         if answers && self.spool_folder.is_some() {
