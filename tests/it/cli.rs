@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
+use crate::gateway::unused_address;
 use crate::support::{Process, Server, binary, finished, in_time};
 
 /// What a run of the binary left behind.
@@ -55,24 +55,97 @@ async fn help_names_every_setting_with_its_environment_variable() {
         ("--log-format", "LOG_FORMAT"),
         ("--log", "RUST_LOG"),
         ("--seed", "API_SEED"),
+        ("--push-interval", "PUSH_INTERVAL"),
+        ("--push-job", "PUSH_JOB"),
+        ("--push-delete-on-exit", "PUSH_DELETE_ON_EXIT"),
+    ];
+    let gateway = [
+        ("--pushgateway-url", "PUSHGATEWAY_URL"),
+        ("--push-grouping", "PUSH_GROUPING"),
+        ("--pushgateway-username", "PUSHGATEWAY_USERNAME"),
+        ("--pushgateway-password-file", "PUSHGATEWAY_PASSWORD_FILE"),
+        ("--pushgateway-bearer-token-file", "PUSHGATEWAY_BEARER_TOKEN_FILE"),
+        ("--ca-file", "PUSHGATEWAY_CA_FILE"),
+    ];
+    let delivery = [
+        ("--push-deadline", "PUSH_DEADLINE"),
+        ("--spool-dir", "PUSH_SPOOL_DIR"),
+        ("--fail-on-push-error", "FAIL_ON_PUSH_ERROR"),
+        ("--expect-every", "JOB_EXPECT_EVERY"),
+        ("--no-start-push", "JOB_NO_START_PUSH"),
+    ];
+    let job = [
+        ("--name", "JOB_NAME"),
+        ("--timeout", "JOB_TIMEOUT"),
+        ("--kill-after", "JOB_KILL_AFTER"),
+        ("--metrics-file", "JOB_METRICS_FILE"),
+        ("--flush", "JOB_FLUSH"),
+    ];
+    let import = [
+        ("--format", "IMPORT_FORMAT"),
+        ("--key", "IMPORT_KEY"),
+        ("--rejects", "IMPORT_REJECTS"),
+        ("--max-errors", "IMPORT_MAX_ERRORS"),
+        ("--database-url", "DATABASE_URL"),
+        ("--database-url-file", "DATABASE_URL_FILE"),
+        ("--push-job", "PUSH_JOB"),
+    ];
+    let load = [
+        ("--target", "LOAD_TARGET"),
+        ("--rate", "LOAD_RATE"),
+        ("--duration", "LOAD_DURATION"),
+        ("--concurrency", "LOAD_CONCURRENCY"),
+        ("--seed", "LOAD_SEED"),
+        ("--report", "LOAD_REPORT"),
     ];
     let healthcheck = [("--url", "HEALTHCHECK_URL"), ("--timeout", "HEALTHCHECK_TIMEOUT")];
-    for (command, settings) in [("serve", &serve[..]), ("healthcheck", &healthcheck), ("openapi", &[])] {
+    for (command, settings) in [
+        ("serve", [&serve[..], &gateway].concat()),
+        ("job", [&job[..], &gateway, &delivery].concat()),
+        ("import", [&import[..], &gateway, &delivery].concat()),
+        ("load", load.to_vec()),
+        ("healthcheck", healthcheck.to_vec()),
+        ("openapi", vec![]),
+    ] {
         let help = run(&[command, "--help"], &[]).await;
 
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""), "{command}");
-        // One description per flag, whatever the line breaks in it.
-        let words = help.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
-        let descriptions: Vec<&str> = words.split(" --").skip(1).collect();
-        for (flag, variable) in settings {
-            let flag = flag.strip_prefix("--").unwrap();
+        let descriptions = descriptions(&help.stdout);
+        for (flag, variable) in &settings {
             let description = descriptions.iter().find(|text| text.split(' ').next() == Some(flag));
-            let description = description.unwrap_or_else(|| panic!("{command}: no --{flag} in {words}"));
+            let description = description.unwrap_or_else(|| panic!("{command}: no {flag} in {}", help.stdout));
             let names = |end: &str| description.contains(&format!("[env: {variable}{end}"));
-            assert!(names("]") || names("="), "{command} --{flag}: no {variable} in {description:?}");
+            assert!(names("]") || names("="), "{command} {flag}: no {variable} in {description:?}");
         }
-        // `--help` describes itself too.
-        assert_eq!(descriptions.len(), settings.len() + 1, "{command}: a setting that this test does not know");
+        assert_eq!(descriptions.len(), settings.len(), "{command}: a setting that this test does not know");
+    }
+}
+
+/// What a help text says of each flag but `--help`, beginning with the flag, whatever the line breaks in it.
+fn descriptions(help: &str) -> Vec<String> {
+    let mut descriptions: Vec<String> = Vec::new();
+    for line in help.lines() {
+        // The flags stand below each other, their descriptions further in.
+        if line.starts_with("      --") {
+            descriptions.push(line.trim().to_owned());
+        } else if line.starts_with("       ")
+            && let Some(description) = descriptions.last_mut()
+        {
+            *description += &format!(" {}", line.trim());
+        }
+    }
+    descriptions
+}
+
+#[tokio::test]
+async fn help_says_where_the_gateways_secrets_come_from() {
+    for command in ["serve", "job", "import"] {
+        let help = run(&[command, "--help"], &[]).await;
+
+        let words = help.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        let said = "Secrets for the gateway are taken from the environment, PUSHGATEWAY_PASSWORD or \
+                    PUSHGATEWAY_BEARER_TOKEN, or from files, never from arguments.";
+        assert!(words.contains(said), "{command}: {}", help.stdout);
     }
 }
 
@@ -83,7 +156,7 @@ async fn the_programs_help_lists_its_commands_and_exit_codes() {
 
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""), "{flag}");
         let first_words: Vec<&str> = help.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect();
-        for command in ["serve", "load", "healthcheck", "openapi"] {
+        for command in ["serve", "job", "import", "load", "healthcheck", "openapi"] {
             assert!(first_words.contains(&command), "{flag}: no {command} in {}", help.stdout);
         }
         assert!(help.stdout.contains("Exit codes: 0 "), "{flag}: {}", help.stdout);
@@ -104,13 +177,20 @@ async fn the_version_is_the_packages() {
 
 #[tokio::test]
 async fn words_that_no_command_knows_are_refused() {
-    let cases: [(&[&str], &str, &str); 6] = [
+    let cases: [(&[&str], &str, &str); 9] = [
         (&["sevre"], "sevre", "a command that does not exist"),
         (&["--nope"], "--nope", "a flag of no command"),
         (&["serve", "--nope"], "--nope", "a flag that serve does not have"),
         (&["serve", "8000"], "8000", "an argument without a flag"),
         (&["serve", "--listen"], "--listen", "a flag without its value"),
         (&["healthcheck", "--listen", "127.0.0.1:0"], "--listen", "another command's flag"),
+        (&["job", "--name", "backup", "touch", "ran"], "touch", "a command that does not stand after --"),
+        (
+            &["job", "--pushgateway-password", "hunter2", "--", "true"],
+            "--pushgateway-password",
+            "a secret as an argument",
+        ),
+        (&["import", "a.csv", "b.csv"], "b.csv", "two files"),
     ];
     for (arguments, named, reason) in cases {
         let refused = run(arguments, &[]).await;
@@ -132,6 +212,25 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
     const SEED: &str = "expected a number from 0 to 18446744073709551615";
     const RATE: &str = "expected a number from 0.1 to 100000";
     const URL: &str = "expected a URL such as http://127.0.0.1:8000";
+    const INTERVAL: &str = "expected a duration with its unit, such as 8s or 500ms, from 100ms to 1day";
+    const PUSHING: &str = "expected a duration with its unit, such as 8s or 500ms, from 100ms to 1h";
+    const TIMEOUT: &str = "expected a duration with its unit, such as 8s or 500ms, from 1ms to 30days";
+    const PATIENCE: &str = "expected a duration with its unit, such as 8s or 500ms, from 0s to 1day";
+    const EVERY: &str = "expected a duration with its unit, such as 8s or 500ms, from 1s to ";
+    const NAME: &str = "a job's name must not be empty or blank";
+    const GATEWAY: &str = "expected a URL with scheme and host, such as http://127.0.0.1:9091";
+    const NO_PATH: &str = "expected a URL without path, query and fragment, such as http://127.0.0.1:9091";
+    const KEY: &str = "expected a text of 1 to 200 bytes that is not blank";
+    const PAIR: &str = "expected NAME=VALUE, such as instance=db1";
+    let long_key = "x".repeat(201);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let text = file("text", "not a certificate\n");
+    let cut_off = file("cut-off.pem", "-----BEGIN CERTIFICATE-----\naGVsbG8=\n");
     let cases = [
         ("serve", "--listen", "API_LISTEN", "8000", ADDRESS, "a port without an address"),
         ("serve", "--listen", "API_LISTEN", "127.0.0.1", ADDRESS, "an address without a port"),
@@ -191,10 +290,76 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
         ("healthcheck", "--url", "HEALTHCHECK_URL", "", URL, "empty"),
         ("healthcheck", "--timeout", "HEALTHCHECK_TIMEOUT", "3", DEADLINE, "no unit"),
         ("healthcheck", "--timeout", "HEALTHCHECK_TIMEOUT", "0s", DEADLINE, "no time at all"),
+        ("serve", "--push-interval", "PUSH_INTERVAL", "15", INTERVAL, "no unit"),
+        ("serve", "--push-interval", "PUSH_INTERVAL", "0s", INTERVAL, "no pause at all"),
+        ("serve", "--push-interval", "PUSH_INTERVAL", "25h", INTERVAL, "too long"),
+        ("serve", "--push-interval", "PUSH_INTERVAL", "", INTERVAL, "empty"),
+        ("serve", "--push-job", "PUSH_JOB", "", NAME, "empty"),
+        ("serve", "--push-job", "PUSH_JOB", " \t", NAME, "blank"),
+        ("serve", "--pushgateway-url", "PUSHGATEWAY_URL", "localhost:9091", GATEWAY, "no scheme"),
+        ("job", "--name", "JOB_NAME", "", NAME, "empty"),
+        ("job", "--name", "JOB_NAME", "  ", NAME, "blank"),
+        (
+            "job",
+            "--name",
+            "JOB_NAME",
+            "a\nb",
+            "the job's name \"a\\nb\" must not hold control characters",
+            "two lines, which must not become two",
+        ),
+        ("job", "--timeout", "JOB_TIMEOUT", "60", TIMEOUT, "no unit"),
+        ("job", "--timeout", "JOB_TIMEOUT", "0s", TIMEOUT, "no time at all"),
+        ("job", "--timeout", "JOB_TIMEOUT", "31days", TIMEOUT, "too long"),
+        ("job", "--timeout", "JOB_TIMEOUT", "", TIMEOUT, "empty"),
+        ("job", "--kill-after", "JOB_KILL_AFTER", "10", PATIENCE, "no unit, also while there is no time-out"),
+        ("job", "--kill-after", "JOB_KILL_AFTER", "25h", PATIENCE, "too long"),
+        ("job", "--kill-after", "JOB_KILL_AFTER", "-1s", PATIENCE, "negative"),
+        ("job", "--push-deadline", "PUSH_DEADLINE", "10", PUSHING, "no unit"),
+        ("job", "--push-deadline", "PUSH_DEADLINE", "99ms", PUSHING, "too short"),
+        ("job", "--push-deadline", "PUSH_DEADLINE", "2h", PUSHING, "too long"),
+        ("job", "--push-deadline", "PUSH_DEADLINE", "", PUSHING, "empty"),
+        ("job", "--expect-every", "JOB_EXPECT_EVERY", "3600", EVERY, "no unit"),
+        ("job", "--expect-every", "JOB_EXPECT_EVERY", "500ms", EVERY, "too often"),
+        ("job", "--expect-every", "JOB_EXPECT_EVERY", "367days", EVERY, "too rarely"),
+        ("job", "--metrics-file", "JOB_METRICS_FILE", "", "expected a path", "empty"),
+        ("job", "--spool-dir", "PUSH_SPOOL_DIR", "", "expected a path", "empty"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "localhost:9091", GATEWAY, "no scheme"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "127.0.0.1:9091", GATEWAY, "no scheme"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "ftp://127.0.0.1:9091", GATEWAY, "another scheme"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://", GATEWAY, "no host"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h:65536", GATEWAY, "a port beyond the last"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h/metrics", NO_PATH, "a path"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h/metrics/job/backup", NO_PATH, "the path of a group"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h/?a=b", NO_PATH, "a query"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h/#a", NO_PATH, "a fragment"),
+        ("job", "--push-grouping", "PUSH_GROUPING", "zone", PAIR, "no value"),
+        ("job", "--ca-file", "PUSHGATEWAY_CA_FILE", "/nonexistent/ca", "the file cannot be read: ", "not there"),
+        ("job", "--ca-file", "PUSHGATEWAY_CA_FILE", "/", "the file cannot be read: Is a directory", "a folder"),
+        ("job", "--ca-file", "PUSHGATEWAY_CA_FILE", &text, "the file holds no certificate in PEM form", "a text"),
+        ("job", "--ca-file", "PUSHGATEWAY_CA_FILE", &cut_off, "the file is not PEM: ", "no end"),
+        ("import", "--format", "IMPORT_FORMAT", "xml", "expected auto, csv or jsonl", "another format"),
+        ("import", "--format", "IMPORT_FORMAT", "", "expected auto, csv or jsonl", "empty"),
+        ("import", "--key", "IMPORT_KEY", "", KEY, "empty"),
+        ("import", "--key", "IMPORT_KEY", " ", KEY, "blank"),
+        ("import", "--key", "IMPORT_KEY", &long_key, KEY, "too long"),
+        ("import", "--max-errors", "IMPORT_MAX_ERRORS", "-1", SEED, "negative"),
+        ("import", "--max-errors", "IMPORT_MAX_ERRORS", "many", SEED, "no number"),
+        ("import", "--max-errors", "IMPORT_MAX_ERRORS", "", SEED, "empty"),
+        ("import", "--rejects", "IMPORT_REJECTS", "", "expected a path", "empty"),
+        ("import", "--push-job", "PUSH_JOB", "", NAME, "empty"),
+        ("import", "--push-deadline", "PUSH_DEADLINE", "10", PUSHING, "no unit"),
+        ("import", "--expect-every", "JOB_EXPECT_EVERY", "1", EVERY, "no unit"),
+        ("import", "--pushgateway-url", "PUSHGATEWAY_URL", "h:9091", GATEWAY, "no scheme"),
     ];
     for (command, flag, variable, value, accepted, reason) in cases {
-        let by_flag = run(&[command, &format!("{flag}={value}")], &[]).await;
-        let by_variable = run(&[command], &[(variable, value)]).await;
+        // What else it needs to run.
+        let others = if flag == "--name" { &["--", "touch", "ran"] } else { needed(command) };
+        let gateway: &[(&str, &str)] = match flag {
+            "--ca-file" => &[("PUSHGATEWAY_URL", "https://127.0.0.1:9091")],
+            _ => &[],
+        };
+        let by_flag = run(&[&[command, &format!("{flag}={value}")], others].concat(), gateway).await;
+        let by_variable = run(&[&[command], others].concat(), &[gateway, &[(variable, value)]].concat()).await;
 
         for refused in [by_flag, by_variable] {
             assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{flag} {value:?}: {reason}");
@@ -244,6 +409,233 @@ async fn a_wrong_database_url_is_refused_without_repeating_it() {
 }
 
 #[tokio::test]
+async fn a_label_that_cannot_stand_in_the_grouping_is_refused_by_name() {
+    const NO_NAME: &str = "is no label name: expected letters, digits and _, not beginning with a digit";
+    const RESERVED: &str = "is reserved, as all that begin with __";
+    let cases = [
+        ("job", "=a", format!("\"\" {NO_NAME}"), "no name"),
+        ("job", " =a", format!("\" \" {NO_NAME}"), "a blank name"),
+        ("job", "1st=a", format!("\"1st\" {NO_NAME}"), "a digit first"),
+        ("job", "a-b=c", format!("\"a-b\" {NO_NAME}"), "a hyphen"),
+        ("job", "größe=a", format!("\"größe\" {NO_NAME}"), "other letters"),
+        ("job", "__name__=a", format!("the label name \"__name__\" {RESERVED}"), "what Prometheus keeps for itself"),
+        ("job", "__x=a", format!("the label name \"__x\" {RESERVED}"), "the same"),
+        ("job", "job=a", "the label job is the job's name (\"backup\") already".to_owned(), "the job again"),
+        ("job", "mode=a", "the label mode is one of the pushed metrics' own".to_owned(), "a metric's own"),
+        ("import", "mode=a", "the label mode is one of the pushed metrics' own".to_owned(), "a metric's own"),
+        ("import", "result=a", "the label result is one of the pushed metrics' own".to_owned(), "a metric's own"),
+        ("import", "job=a", "the label job is the job's name (\"import-users\") already".to_owned(), "the job again"),
+        ("serve", "job=a", "the label job is the job's name (\"api-monitoring\") already".to_owned(), "the job again"),
+    ];
+    for (command, label, expected, reason) in cases {
+        let others = needed(command);
+        let twice = [&[command, "--push-grouping", "zone=a", "--push-grouping", label], others].concat();
+
+        let by_flag = run(&twice, &[]).await;
+        let by_variable = run(&[&[command], others].concat(), &[("PUSH_GROUPING", &format!("zone=a,{label}"))]).await;
+
+        for refused in [by_flag, by_variable] {
+            assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{label}: {reason}");
+            let sentence = format!("--push-grouping (PUSH_GROUPING) {label:?} is not usable: {expected}");
+            assert_eq!(refused.sentence(), sentence, "{reason}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_label_that_is_given_twice_is_refused() {
+    let twice = ["job", "--push-grouping=zone=a", "--push-grouping=zone=b", "--name", "backup", "--", "touch", "ran"];
+
+    let by_flag = run(&twice, &[]).await;
+    let by_variable = run(&["job", "--name", "backup", "--", "true"], &[("PUSH_GROUPING", "zone=a,zone=b")]).await;
+
+    for refused in [by_flag, by_variable] {
+        assert_eq!(refused.code, Some(2));
+        let sentence = "--push-grouping (PUSH_GROUPING) \"zone=b\" is not usable: the label zone is given twice";
+        assert_eq!(refused.sentence(), sentence);
+    }
+}
+
+#[tokio::test]
+async fn a_gateways_url_with_a_password_is_refused_without_repeating_it() {
+    let urls = ["http://u:hunter2@h:9091", "http://hunter2@h", "u:hunter2@h:9091", "http://u:hunter2@h/metrics"];
+    for (command, url) in ["serve", "job", "import"].into_iter().flat_map(|command| urls.map(|url| (command, url))) {
+        let others = needed(command);
+
+        let by_flag = run(&[&[command, "--pushgateway-url", url], others].concat(), &[]).await;
+        let by_variable = run(&[&[command], others].concat(), &[("PUSHGATEWAY_URL", url)]).await;
+
+        for refused in [by_flag, by_variable] {
+            assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{command} {url}");
+            assert_eq!(
+                refused.sentence(),
+                "--pushgateway-url (PUSHGATEWAY_URL) is not usable: expected a URL without user name and password; they \
+                 are given by settings of their own",
+                "{command} {url}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_do_not_go_together_or_cannot_be_read_are_refused_without_repeating_them() {
+    const USER: &str = "--pushgateway-username (PUSHGATEWAY_USERNAME)";
+    const PASSWORD_FILE: &str = "--pushgateway-password-file (PUSHGATEWAY_PASSWORD_FILE)";
+    const TOKEN_FILE: &str = "--pushgateway-bearer-token-file (PUSHGATEWAY_BEARER_TOKEN_FILE)";
+    fn password_file(path: &str) -> (&str, &str) {
+        ("PUSHGATEWAY_PASSWORD_FILE", path)
+    }
+    fn token_file(path: &str) -> (&str, &str) {
+        ("PUSHGATEWAY_BEARER_TOKEN_FILE", path)
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (good, two_lines) = (file("good", "hunter2\n"), file("two", "hunter2\nhunter3\n"));
+    let (empty, blank) = (file("empty", ""), file("blank", "\n"));
+    let (user, password) = (("PUSHGATEWAY_USERNAME", "u"), ("PUSHGATEWAY_PASSWORD", "hunter2"));
+    let token = ("PUSHGATEWAY_BEARER_TOKEN", "hunter2");
+    let one_of =
+        |setting: &str, file: &str| format!("{setting} is not usable: {file} is given too; give only one of them");
+    let both = "PUSHGATEWAY_BEARER_TOKEN is not usable: a user name or password is given too; the gateway takes one or \
+                the other";
+    let cases = [
+        (vec![password], format!("{USER} is not usable: a password is given, and no user name")),
+        (vec![password_file(&good)], format!("{USER} is not usable: a password is given, and no user name")),
+        (
+            vec![user],
+            format!("{USER} \"u\" is not usable: a password is missing: PUSHGATEWAY_PASSWORD, or a file that holds it"),
+        ),
+        (
+            vec![("PUSHGATEWAY_USERNAME", "u:v"), password],
+            format!("{USER} \"u:v\" is not usable: expected a name without a colon"),
+        ),
+        (vec![user, password, password_file(&good)], one_of("PUSHGATEWAY_PASSWORD", PASSWORD_FILE)),
+        (vec![token, token_file(&good)], one_of("PUSHGATEWAY_BEARER_TOKEN", TOKEN_FILE)),
+        (vec![user, password, token], both.to_owned()),
+        (vec![user, token], both.to_owned()),
+        (vec![password, token], both.to_owned()),
+        (vec![user, password_file(&good), token_file(&good)], both.to_owned()),
+        (
+            vec![user, password_file("/nonexistent/password")],
+            format!("{PASSWORD_FILE} \"/nonexistent/password\" is not usable: No such file or directory (os error 2)"),
+        ),
+        (vec![token_file("/")], format!("{TOKEN_FILE} \"/\" is not usable: Is a directory (os error 21)")),
+        (vec![user, password_file(&empty)], format!("{PASSWORD_FILE} {empty:?} is not usable: it is empty")),
+        (vec![token_file(&blank)], format!("{TOKEN_FILE} {blank:?} is not usable: it is empty")),
+        (
+            vec![token_file(&two_lines)],
+            format!("{TOKEN_FILE} {two_lines:?} is not usable: it holds control characters"),
+        ),
+        (
+            vec![user, ("PUSHGATEWAY_PASSWORD", "hunter2\nhunter3")],
+            "PUSHGATEWAY_PASSWORD is not usable: it holds control characters".to_owned(),
+        ),
+    ];
+    for (environment, expected) in cases {
+        for command in ["serve", "job", "import"] {
+            let environment = [&[("PUSHGATEWAY_URL", "http://127.0.0.1:9091")], &environment[..]].concat();
+
+            let refused = run(&[&[command], needed(command)].concat(), &environment).await;
+
+            assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{command} {environment:?}");
+            assert_eq!(refused.sentence(), expected, "{command}");
+            assert_eq!(std::fs::read_dir(refused.folder.path()).unwrap().count(), 0, "{command}: it began");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "src/push/target.rs takes any PEM block of that name; the push fails later"]
+async fn a_ca_file_whose_certificate_is_none_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    std::fs::write(&path, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
+    let path = path.to_str().unwrap();
+    for command in ["serve", "job", "import"] {
+        let arguments = [command, "--pushgateway-url", "https://127.0.0.1:9091", "--ca-file", path];
+
+        let refused = run(&[&arguments, needed(command)].concat(), &[]).await;
+
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{command}");
+        let beginning = format!("--ca-file (PUSHGATEWAY_CA_FILE) {path:?} is not usable: ");
+        assert!(refused.sentence().starts_with(&beginning), "{command}: {}", refused.stderr);
+    }
+}
+
+#[tokio::test]
+async fn what_a_job_lacks_is_said() {
+    const NO_COMMAND: &str = "COMMAND is not usable: expected the command to run, after --";
+    let gateway = ["--pushgateway-url", "http://127.0.0.1:9091"];
+    let cases: [(&[&str], &str, &str); 7] = [
+        (
+            &["--", "touch", "ran"],
+            "--name (JOB_NAME) is not usable: expected the job's name, such as backup",
+            "the name",
+        ),
+        (&["--name", "backup"], NO_COMMAND, "the command"),
+        (&["--name", "backup", "--"], NO_COMMAND, "the command, after its dashes"),
+        (&["--name", "backup", "--", "", "a"], NO_COMMAND, "the command, before its argument"),
+        (
+            &["--flush", "--spool-dir", "spool", gateway[0], gateway[1], "--", "touch", "ran"],
+            "--flush (JOB_FLUSH) is not usable: it runs no command; leave out one or the other",
+            "nothing: it has too much",
+        ),
+        (
+            &["--flush", gateway[0], gateway[1]],
+            "--spool-dir (PUSH_SPOOL_DIR) is not usable: --flush needs the folder where pushes wait",
+            "the spool",
+        ),
+        (
+            &["--flush", "--spool-dir", "spool"],
+            "--pushgateway-url (PUSHGATEWAY_URL) is not usable: --flush needs the gateway's URL, such as \
+             http://127.0.0.1:9091",
+            "the gateway",
+        ),
+    ];
+    for (arguments, expected, lacking) in cases {
+        let refused = run(&[&["job"], arguments].concat(), &[]).await;
+
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{lacking}");
+        assert_eq!(refused.sentence(), expected, "{lacking}");
+        assert_eq!(std::fs::read_dir(refused.folder.path()).unwrap().count(), 0, "{lacking}: it began");
+    }
+}
+
+#[tokio::test]
+async fn what_an_import_lacks_is_said() {
+    let nothing = run(&["import"], &[]).await;
+    let empty = run(&["import", ""], &[]).await;
+
+    assert_eq!((nothing.code, nothing.stdout.as_str()), (Some(2), ""));
+    assert!(nothing.stderr.starts_with("error: ") && nothing.stderr.contains("<FILE>"), "{}", nothing.stderr);
+    assert_eq!(empty.code, Some(2));
+    assert_eq!(empty.sentence(), "FILE \"\" is not usable: expected a file, or - for stdin");
+}
+
+#[tokio::test]
+#[ignore = "clap's own message, which names neither the variable nor what is accepted"]
+async fn a_switch_that_is_neither_on_nor_off_is_refused_in_one_sentence() {
+    let cases = [
+        ("job", "--fail-on-push-error", "FAIL_ON_PUSH_ERROR"),
+        ("job", "--no-start-push", "JOB_NO_START_PUSH"),
+        ("job", "--flush", "JOB_FLUSH"),
+        ("import", "--no-start-push", "JOB_NO_START_PUSH"),
+        ("serve", "--push-delete-on-exit", "PUSH_DELETE_ON_EXIT"),
+    ];
+    for (command, flag, variable) in cases {
+        let refused = run(&[&[command], needed(command)].concat(), &[(variable, "maybe")]).await;
+
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{variable}");
+        let beginning = format!("{flag} ({variable}) \"maybe\" is not usable: expected ");
+        assert!(refused.sentence().starts_with(&beginning), "{variable}: {}", refused.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_secret_is_never_printed() {
     const SECRET: &str = "hunter2";
     let url = "postgres://u:hunter2@h/d";
@@ -251,14 +643,26 @@ async fn a_secret_is_never_printed() {
     let file = folder.path().join("url");
     std::fs::write(&file, url).unwrap();
     let file = file.to_str().unwrap();
-    let environment = [("DATABASE_URL", url), ("RUST_LOG", "trace")];
-    let cases: [Case<'_>; 11] = [
+    let environment = [
+        ("DATABASE_URL", url),
+        ("RUST_LOG", "trace"),
+        ("PUSHGATEWAY_URL", "http://u:hunter2@h"),
+        ("PUSHGATEWAY_USERNAME", "hunter2"),
+        ("PUSHGATEWAY_PASSWORD", SECRET),
+        ("PUSHGATEWAY_BEARER_TOKEN", SECRET),
+    ];
+    let cases: [Case<'_>; 16] = [
         (&[], &environment, "by default"),
         (&["serve"], &environment, "on its own command"),
         (&["serve", "--help"], &environment, "in the help of serve, which shows values of the environment"),
         (&["--help"], &environment, "in the program's help"),
         (&["help", "serve"], &environment, "in the help, the other way"),
         (&["healthcheck", "--help"], &environment, "in another command's help"),
+        (&["job", "--help"], &environment, "in the help of job"),
+        (&["import", "--help"], &environment, "in the help of import"),
+        (&["job", "--name", "backup", "--", "true"], &environment, "where a job's settings are wrong"),
+        (&["import", "users.csv"], &environment, "where an import's settings are wrong"),
+        (&["job", "--flush", "--spool-dir", "spool"], &environment, "where a flush's settings are wrong"),
         (&["openapi"], &environment, "in the description"),
         (&["serve", "--nope"], &environment, "beside a wrong flag"),
         (&["serve", "--database-url", url, "--log", "trace"], &[], "as a flag"),
@@ -370,11 +774,15 @@ async fn a_flag_wins_over_its_environment_variable() {
         ("--drain-timeout", "DRAIN_TIMEOUT", "1s"),
         ("--drain-delay", "DRAIN_DELAY", "0s"),
         ("--seed", "API_SEED", "7"),
+        ("--push-interval", "PUSH_INTERVAL", "1h"),
+        ("--push-job", "PUSH_JOB", "api"),
+        ("--pushgateway-url", "PUSHGATEWAY_URL", "http://127.0.0.1:1"),
+        ("--push-grouping", "PUSH_GROUPING", "zone=a"),
     ];
     let folder = tempfile::tempdir().unwrap();
     let mut command = binary(folder.path());
     for (flag, variable, value) in flags {
-        // As a value of any setting this is wrong, so the process ends where a variable wins.
+        // As a value of most settings this is wrong, so the process ends where a variable wins.
         command.args([flag, value]).env(variable, "=wrong=");
     }
 
@@ -383,6 +791,45 @@ async fn a_flag_wins_over_its_environment_variable() {
     process.line("ready").await;
     process.signal(SIGTERM);
     assert_eq!(process.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_flag_of_a_job_wins_over_its_environment_variable() {
+    let settings = [
+        ("--name", "JOB_NAME", "", "backup"),
+        ("--timeout", "JOB_TIMEOUT", "1", "1h"),
+        ("--kill-after", "JOB_KILL_AFTER", "1", "1s"),
+        ("--metrics-file", "JOB_METRICS_FILE", "", "metrics"),
+        ("--push-deadline", "PUSH_DEADLINE", "1", "100ms"),
+        ("--spool-dir", "PUSH_SPOOL_DIR", "", "spool"),
+        ("--expect-every", "JOB_EXPECT_EVERY", "1", "1h"),
+        ("--push-grouping", "PUSH_GROUPING", "=", "zone=a"),
+    ];
+    let flags = settings.map(|(flag, _, _, right)| [flag, right]).concat();
+    let variables = settings.map(|(_, variable, wrong, _)| (variable, wrong));
+
+    let ran = run(&[&["job"], &flags[..], &["--", "sh", "-c", "exit 3"]].concat(), &variables).await;
+
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(3), ""));
+}
+
+#[tokio::test]
+async fn an_empty_variable_of_the_gateway_is_one_that_is_not_set() {
+    let variables = [
+        "PUSHGATEWAY_URL",
+        "PUSH_GROUPING",
+        "PUSHGATEWAY_USERNAME",
+        "PUSHGATEWAY_PASSWORD",
+        "PUSHGATEWAY_PASSWORD_FILE",
+        "PUSHGATEWAY_BEARER_TOKEN",
+        "PUSHGATEWAY_BEARER_TOKEN_FILE",
+        "PUSHGATEWAY_CA_FILE",
+    ];
+
+    // As compose files write it: `VARIABLE: ${VARIABLE:-}`.
+    let ran = run(&["job", "--name", "backup", "--", "sh", "-c", "exit 3"], &variables.map(|name| (name, ""))).await;
+
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(3), ""));
 }
 
 #[tokio::test]
@@ -487,11 +934,13 @@ async fn openapi_ends_quietly_when_its_reader_has_seen_enough() {
 
 // ---- Helpers ----
 
-/// An address at which nothing listens, kept from others while the socket lives.
-fn unused_address() -> (std::net::SocketAddr, TcpSocket) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    (socket.local_addr().unwrap(), socket)
+/// The arguments without which a command does not run.
+fn needed(command: &str) -> &'static [&'static str] {
+    match command {
+        "job" => &["--name", "backup", "--", "touch", "ran"],
+        "import" => &["users.csv"],
+        _ => &[],
+    }
 }
 
 fn pipe_that_nobody_reads() -> std::io::PipeWriter {

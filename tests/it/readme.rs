@@ -2,66 +2,8 @@
 
 use std::path::Path;
 
+use crate::examples::{examples, readme};
 use crate::support::Server;
-
-/// A command with the output that the README shows for it.
-#[derive(Debug)]
-struct Example {
-    command: String,
-    output: Vec<String>,
-}
-
-fn readme() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
-}
-
-/// The examples of a section: in its `console` blocks, lines that start with `$ ` (continued by a final `\`), each
-/// followed by its output.
-fn examples(section: &str) -> Vec<Example> {
-    let readme = readme();
-    let start = readme.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section:?}"));
-    let text = &readme[start + 4..];
-    let text = &text[..text.find("\n## ").unwrap_or(text.len())];
-    let blocks = text.split("```console\n").skip(1).map(|block| block.split("```").next().unwrap());
-    let mut examples: Vec<Example> = Vec::new();
-    for line in blocks.flat_map(str::lines) {
-        if let Some(command) = line.strip_prefix("$ ") {
-            examples.push(Example { command: command.to_owned(), output: Vec::new() });
-            continue;
-        }
-        let example = examples.last_mut().expect("output follows a command");
-        if example.command.ends_with('\\') {
-            example.command.truncate(example.command.len() - 1);
-            example.command.push_str(line);
-        } else {
-            example.output.push(line.to_owned());
-        }
-    }
-    examples
-}
-
-/// Whether a line is what the README shows, where `…` stands for whatever differs from run to run.
-fn fits(shown: &str, line: &str) -> bool {
-    let mut pieces = shown.split('…');
-    let first = pieces.next().unwrap_or_default();
-    let Some(mut rest) = line.strip_prefix(first) else { return false };
-    let mut last = None;
-    for piece in pieces {
-        let Some(at) = rest.find(piece) else { return false };
-        rest = &rest[at + piece.len()..];
-        last = Some(piece);
-    }
-    rest.is_empty() || last == Some("")
-}
-
-#[test]
-fn an_ellipsis_stands_for_anything() {
-    assert!(fits("a…c", "abc"));
-    assert!(fits("a…", "abc"));
-    assert!(fits("abc", "abc"));
-    assert!(!fits("a…d", "abc"));
-    assert!(!fits("ab", "abc"));
-}
 
 #[tokio::test]
 async fn the_examples_of_the_readme_show_what_happens() {
@@ -70,15 +12,8 @@ async fn the_examples_of_the_readme_show_what_happens() {
     assert!(examples.len() > 12, "only {} examples were found", examples.len());
 
     for example in examples {
-        let command = example.command.replace("localhost:8000", &server.address);
-        let output =
-            tokio::process::Command::new("bash").args(["-c", &command]).env("NO_PROXY", "*").output().await.unwrap();
-
-        let got = String::from_utf8(output.stdout).unwrap().replace(&server.address, "localhost:8000");
-        let got: Vec<_> = got.lines().map(str::trim_end).collect();
-        let fine =
-            got.len() == example.output.len() && example.output.iter().zip(&got).all(|(shown, line)| fits(shown, line));
-        assert!(fine, "$ {}\nthe README shows {:#?}\nand it gives {got:#?}", example.command, example.output);
+        let run = example.run(server.folder.path(), &[("localhost:8000", &server.address)]).await;
+        run.unwrap_or_else(|difference| panic!("{difference}"));
     }
 }
 
@@ -98,11 +33,13 @@ fn the_commands_of_the_readme_exist() {
 #[test]
 fn the_settings_of_the_readme_are_those_of_the_command_line() {
     let readme = readme();
-    for command in ["serve", "load", "healthcheck"] {
+    const COMMANDS: [&str; 5] = ["serve", "job", "import", "load", "healthcheck"];
+    for command in COMMANDS {
         let help = std::process::Command::new(crate::support::BINARY).args([command, "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
         let flags = help.split_whitespace().filter_map(|word| word.strip_prefix("--"));
-        for flag in flags.map(|flag| flag.trim_end_matches([',', '.'])).filter(|flag| *flag != "help") {
+        for flag in flags.map(|flag| flag.trim_end_matches([',', '.', ':'])).filter(|flag| !["", "help"].contains(flag))
+        {
             assert!(readme.contains(&format!("`--{flag}`")), "{command} --{flag} is not in the README");
         }
         let names = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap());
@@ -126,7 +63,7 @@ fn the_settings_of_the_readme_are_those_of_the_command_line() {
             }
         }
     }
-    let all: Vec<String> = ["serve", "load", "healthcheck"]
+    let all: Vec<String> = COMMANDS
         .iter()
         .map(|command| {
             let help = std::process::Command::new(crate::support::BINARY).args([command, "--help"]).output().unwrap();
@@ -134,6 +71,9 @@ fn the_settings_of_the_readme_are_those_of_the_command_line() {
         })
         .collect();
     for flag in readme.lines().filter_map(|line| line.strip_prefix("| `--")?.split('`').next()) {
-        assert!(all.iter().any(|help| help.contains(&format!("--{flag} "))), "no command takes --{flag}");
+        assert!(
+            all.iter().any(|help| help.split_whitespace().any(|word| word == format!("--{flag}"))),
+            "no command takes --{flag}"
+        );
     }
 }

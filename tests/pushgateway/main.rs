@@ -5,6 +5,8 @@
 
 #![allow(clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
 
+#[path = "../it/examples.rs"]
+mod examples;
 #[allow(dead_code, reason = "shared with the other test binaries, which use all of it")]
 #[path = "../servers/mod.rs"]
 mod servers;
@@ -12,10 +14,27 @@ mod servers;
 #[path = "../it/support.rs"]
 mod support;
 
+mod runs;
+
+mod import;
 mod job;
+mod library;
+mod outage;
+mod readme;
+mod scraped;
+mod service;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    servers::run(job::tests())
+    let modules = [
+        library::tests(),
+        service::tests(),
+        job::tests(),
+        outage::tests(),
+        import::tests(),
+        scraped::tests(),
+        readme::tests(),
+    ];
+    servers::run(modules.into_iter().flatten().collect())
 }

@@ -85,6 +85,10 @@ impl Prometheus {
         eventually("a scrape", async || self.query(&query).await.pop()).await;
     }
 
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// An instant query; it must give a vector.
     pub async fn query(&self, promql: &str) -> Vector {
         let request = self.client.get(format!("http://{}/api/v1/query", self.address)).query(&[("query", promql)]);

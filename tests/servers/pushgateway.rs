@@ -1,69 +1,81 @@
 //! A real Pushgateway, started for one test.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::support::{Answer, Samples, client, eventually};
 
-/// A running gateway; killed when it goes out of scope. What it holds survives [`Pushgateway::kill`] only as far as its
-/// persistence file goes, which it writes when it is told to end.
+/// Where a gateway is, was, or is going to be: an address that nobody else gets meanwhile, and a folder.
+pub struct Place {
+    pub address: String,
+    folder: TempDir,
+    _reserved: TcpSocket,
+}
+
+/// A running gateway; killed when it goes out of scope. It writes what it holds to its folder when it is told to end
+/// ([`Pushgateway::stop`]), and not when it is killed.
 pub struct Pushgateway {
     binary: PathBuf,
     child: Child,
     pub address: String,
-    folder: Arc<TempDir>,
+    place: Arc<Place>,
 }
 
-impl Pushgateway {
-    /// Starts on a free port, and waits until it answers.
-    pub async fn start(binary: &Path) -> Self {
-        Self::start_at(binary, "127.0.0.1:0", Arc::new(tempfile::tempdir().unwrap())).await
-    }
-
-    /// Starts at an address, such as that of an earlier one.
-    pub async fn start_at(binary: &Path, address: &str, folder: Arc<TempDir>) -> Self {
-        let mut child = Command::new(binary)
-            .current_dir(folder.path())
-            .arg(format!("--web.listen-address={address}"))
-            .arg("--persistence.file=metrics")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&lines);
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line));
-        });
-        // Newer versions quote their values, older ones do not.
-        let address_of = |line: &String| {
-            let after = line.split("Listening on\"").nth(1)?.split("address=").nth(1)?;
-            Some(after.split_whitespace().next()?.trim_matches('"').to_owned())
-        };
-        let listening = eventually("the Pushgateway's address", || {
-            let lines = lines.lock().unwrap().clone();
-            assert!(child.try_wait().unwrap().is_none() || lines.is_empty(), "the Pushgateway ended: {lines:?}");
-            std::future::ready(lines.iter().find_map(address_of))
-        })
-        .await;
-        let gateway = Self { binary: binary.to_owned(), child, address: listening, folder };
-        eventually("the Pushgateway's start", async || {
-            let ready = client().get(gateway.url("/-/ready")).send().await;
-            ready.is_ok_and(|answer| answer.status() == 200).then_some(())
-        })
-        .await;
-        gateway
+impl Place {
+    pub fn reserve() -> Arc<Self> {
+        // A socket that is bound and does not listen: connections are refused, the system gives the port to nobody, and
+        // the gateway, which reuses addresses too, may still listen there.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        Arc::new(Self { address, folder: tempfile::tempdir().unwrap(), _reserved: socket })
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+}
+
+impl Pushgateway {
+    /// Starts at a place of its own, and waits until it answers.
+    pub async fn start(binary: &Path) -> Self {
+        Self::start_at(binary, Place::reserve()).await
+    }
+
+    /// Starts with what an earlier one wrote there, if any did.
+    pub async fn start_at(binary: &Path, place: Arc<Place>) -> Self {
+        let folder = place.folder.path();
+        let mut child = Command::new(binary)
+            .current_dir(folder)
+            .arg(format!("--web.listen-address={}", place.address))
+            .arg("--persistence.file=metrics")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(folder.join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let (client, ready) = (client(), place.url("/-/ready"));
+        eventually("the Pushgateway's start", || {
+            let log = || std::fs::read_to_string(folder.join("log")).unwrap();
+            assert!(child.try_wait().unwrap().is_none(), "the Pushgateway ended: {}", log());
+            let request = client.get(&ready);
+            async { request.send().await.ok().filter(|answer| answer.status() == 200) }
+        })
+        .await;
+        Self { binary: binary.to_owned(), child, address: place.address.clone(), place }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        self.place.url(path)
     }
 
     /// What Prometheus would scrape.
@@ -73,28 +85,57 @@ impl Pushgateway {
         Samples::parse(&answer.text())
     }
 
-    /// The labels of every group that it holds.
-    pub async fn groups(&self) -> Vec<BTreeMap<String, String>> {
-        let answer = Answer::to(client().get(self.url("/api/v1/metrics"))).await.json();
-        let groups = answer["data"].as_array().unwrap();
-        groups.iter().map(|group| serde_json::from_value(group["labels"].clone()).unwrap()).collect()
+    /// What it shows of one group, by the labels that the metrics have themselves; nothing when there is no such group.
+    pub async fn group(&self, labels: &[(&str, &str)]) -> Samples {
+        // Where a group has no instance, an empty one is shown, so that Prometheus adds none.
+        let instance = [("instance", "")].into_iter().filter(|_| labels.iter().all(|(name, _)| *name != "instance"));
+        let labels: Vec<_> = labels.iter().copied().chain(instance).collect();
+        let mut samples = self.metrics().await.0;
+        samples.retain_mut(|sample| {
+            labels.iter().all(|(name, value)| sample.labels.remove(*name).is_some_and(|given| given == *value))
+        });
+        Samples(samples)
     }
 
-    /// Kills it as `kill -9` does.
+    /// The labels of every group that it holds.
+    pub async fn groups(&self) -> Vec<BTreeMap<String, String>> {
+        let groups = self.listing().await;
+        groups.into_iter().map(|mut group| serde_json::from_value(group["labels"].take()).unwrap()).collect()
+    }
+
+    async fn listing(&self) -> Vec<Value> {
+        let mut answer = Answer::to(client().get(self.url("/api/v1/metrics"))).await.json();
+        serde_json::from_value(answer["data"].take()).unwrap()
+    }
+
+    /// How many pushes of a method (`post` or `put`) it has taken since it started.
+    pub async fn pushes(&self, method: &str) -> f64 {
+        let taken = [("handler", "push"), ("method", method), ("code", "200")];
+        self.metrics().await.sum("pushgateway_http_requests_total", &taken)
+    }
+
+    /// Kills it as `kill -9` does: what it holds is gone.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    pub fn pid(&self) -> nix::unistd::Pid {
-        nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap())
+    /// Tells it to end and waits for that: what it holds is written to its folder.
+    pub async fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let child = &mut self.child;
+        eventually("the Pushgateway's end", || std::future::ready(child.try_wait().unwrap())).await;
     }
 
-    /// Starts again at the same address, with what was persisted.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Starts again at the same address, with what was written.
     pub async fn restart(self) -> Self {
-        let (binary, address, folder) = (self.binary.clone(), self.address.clone(), Arc::clone(&self.folder));
+        let (binary, place) = (self.binary.clone(), Arc::clone(&self.place));
         drop(self);
-        Self::start_at(&binary, &address, folder).await
+        Self::start_at(&binary, place).await
     }
 }
 
