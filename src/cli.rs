@@ -94,8 +94,8 @@ pub struct ServeArgs {
     pub push_job: String,
 
     /// Delete what was pushed when the service ends, instead of pushing a last time
-    #[arg(long, env = "PUSH_DELETE_ON_EXIT", value_parser = switch)]
-    pub push_delete_on_exit: bool,
+    #[arg(long, env = "PUSH_DELETE_ON_EXIT", num_args = 0, default_missing_value = "true", default_value = "false")]
+    pub push_delete_on_exit: String,
 
     #[command(flatten)]
     /// Where to push.
@@ -160,16 +160,16 @@ pub struct DeliveryArgs {
     pub spool_dir: Option<String>,
 
     /// Fail when a push was neither delivered nor spooled, though the work itself went well
-    #[arg(long, env = "FAIL_ON_PUSH_ERROR", value_parser = switch)]
-    pub fail_on_push_error: bool,
+    #[arg(long, env = "FAIL_ON_PUSH_ERROR", num_args = 0, default_missing_value = "true", default_value = "false")]
+    pub fail_on_push_error: String,
 
     /// How often the job is expected to succeed, such as 1h; pushed, for an alert on overdue jobs
     #[arg(long, env = "JOB_EXPECT_EVERY", value_name = "DURATION")]
     pub expect_every: Option<String>,
 
     /// Do not push at the start, only at the end
-    #[arg(long, env = "JOB_NO_START_PUSH", value_parser = switch)]
-    pub no_start_push: bool,
+    #[arg(long, env = "JOB_NO_START_PUSH", num_args = 0, default_missing_value = "true", default_value = "false")]
+    pub no_start_push: String,
 }
 
 /// Raw settings of `job`.
@@ -200,8 +200,8 @@ pub struct JobArgs {
     pub metrics_file: Option<String>,
 
     /// Run no command, only deliver what waits in the spool folder
-    #[arg(long, env = "JOB_FLUSH", value_parser = switch)]
-    pub flush: bool,
+    #[arg(long, env = "JOB_FLUSH", num_args = 0, default_missing_value = "true", default_value = "false")]
+    pub flush: String,
 
     /// The command and its arguments, after --
     #[arg(last = true, value_name = "COMMAND")]
@@ -421,15 +421,6 @@ fn complete_job(args: &mut JobArgs, matches: &ArgMatches) {
     let from_environment = matches.value_source("metrics_file") == Some(ValueSource::EnvVariable);
     if from_environment && args.metrics_file.as_ref().map(OsString::from) == metrics_file_of_outer() {
         args.metrics_file = None;
-    }
-}
-
-/// A switch in the environment, which may be set to nothing.
-fn switch(value: &str) -> Result<bool, String> {
-    match value.to_ascii_lowercase().as_str() {
-        "" | "0" | "false" | "no" | "off" => Ok(false),
-        "1" | "true" | "yes" | "on" => Ok(true),
-        _ => Err("expected true or false".to_owned()),
     }
 }
 

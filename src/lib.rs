@@ -40,7 +40,8 @@
 //! - [`load`]: known traffic to a running API, and an exact report.
 //! - [`healthcheck`]: one question to a running API.
 //! - [`cli`], [`config`]: raw arguments, then checked settings.
-//! - [`logs`], [`signals`], [`causes`]: lines on stderr; a clean end, or one at once; an error in one line.
+//! - [`logs`], [`signals`]: lines on stderr; a clean end, or one at once.
+//! - [`causes`], [`words`]: an error in one line; a line that nobody need read.
 
 pub mod metrics;
 
@@ -71,3 +72,5 @@ pub mod logs;
 pub mod signals;
 
 pub mod causes;
+
+pub mod words;

@@ -2,8 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use api_monitoring::cli::{self, Command};
@@ -11,10 +10,8 @@ use api_monitoring::config::{
     ConfigError, HealthcheckConfig, ImportConfig, JobCall, LoadConfig, LogConfig, ServeConfig,
 };
 use api_monitoring::signals::{SecondSignal, Signals, Stop};
+use api_monitoring::words::say;
 use api_monitoring::{api, causes, healthcheck, import, job, load, logs, server};
-
-/// How long the end of the process waits for its last words to be read.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -28,20 +25,10 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(code) => code,
         Err(error) => {
-            say(format!("api-monitoring: {}\n", causes::chain(error.as_ref())));
+            say(&causes::chain(error.as_ref()));
             exit_code(&error)
         }
     }
-}
-
-/// Writes to stderr, as far as somebody reads it: neither a closed nor a full pipe may keep the process from ending.
-fn say(text: String) {
-    let (written, done) = mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = std::io::stderr().write_all(text.as_bytes());
-        let _ = written.send(());
-    });
-    let _ = done.recv_timeout(LAST_WORDS);
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -89,7 +76,7 @@ fn job(call: JobCall) -> anyhow::Result<ExitCode> {
     let runtime = match (runtime, &call) {
         (Ok(runtime), _) => runtime,
         (Err(error), JobCall::Run(_)) => {
-            say(format!("api-monitoring: cannot start the runtime: {error}\n"));
+            say(&format!("cannot start the runtime: {error}"));
             return Ok(ExitCode::from(job::OWN_FAILURE));
         }
         (Err(error), JobCall::Flush(_)) => return Err(error).context("cannot start the runtime"),
@@ -105,7 +92,7 @@ fn job(call: JobCall) -> anyhow::Result<ExitCode> {
 fn import(config: ImportConfig) -> anyhow::Result<ExitCode> {
     let mut code = 0;
     until_done_or_signalled(async |stop| {
-        code = import::run(config, stop, CLOCK).await;
+        code = Box::pin(import::run(config, stop, CLOCK)).await;
         Ok(())
     })?;
     Ok(ExitCode::from(code))

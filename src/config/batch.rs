@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::push::{GATEWAY_URL, SPOOL_DIR, push_deadline, report, target};
-use super::{ConfigError, FlushConfig, ReportConfig, database_url, duration, missing, number, path, refused};
+use super::push::{GATEWAY_URL, SPOOL_DIR, fail_on_push_error, push_deadline, report, target};
+use super::{ConfigError, FlushConfig, ReportConfig, database_url, duration, missing, number, path, refused, switch};
 use crate::cli::{ImportArgs, JobArgs};
 use crate::metrics::names;
 use crate::store::DatabaseUrl;
@@ -93,7 +93,7 @@ impl TryFrom<JobArgs> for JobCall {
     type Error = ConfigError;
 
     fn try_from(args: JobArgs) -> Result<Self, ConfigError> {
-        if args.flush {
+        if switch("--flush (JOB_FLUSH)", &args.flush)? {
             return flush(&args).map(Self::Flush);
         }
         let name = args.name.as_deref().ok_or_else(|| missing(JOB_NAME, "expected the job's name, such as backup"))?;
@@ -108,7 +108,7 @@ impl TryFrom<JobArgs> for JobCall {
             command: JobCommand { program, arguments: words.collect(), timeout: after.transpose()?, kill_after },
             metrics_file: metrics_file(args.metrics_file.as_deref())?,
             report: report(JOB_NAME, name, &args.delivery, &[names::MODE])?,
-            fail_on_push_error: args.delivery.fail_on_push_error,
+            fail_on_push_error: fail_on_push_error(&args.delivery)?,
         }))
     }
 }
@@ -140,7 +140,7 @@ impl TryFrom<ImportArgs> for ImportConfig {
             max_errors: number("--max-errors (IMPORT_MAX_ERRORS)", &args.max_errors, 0..=u64::MAX)?,
             database_url: lasting(database_url(args.database_url.as_deref(), args.database_url_file.as_deref())?)?,
             report: report("--push-job (PUSH_JOB)", &args.push_job, &args.delivery, &[names::MODE, names::RESULT])?,
-            fail_on_push_error: args.delivery.fail_on_push_error,
+            fail_on_push_error: fail_on_push_error(&args.delivery)?,
         })
     }
 }
@@ -148,7 +148,7 @@ impl TryFrom<ImportArgs> for ImportConfig {
 /// A database that outlives the import.
 fn lasting(url: DatabaseUrl) -> Result<DatabaseUrl, ConfigError> {
     if url.is_in_memory() {
-        let reason = "a database in memory is gone with the import; expected sqlite://PATH";
+        let reason = "a database in memory is gone with the import; expected one in a file";
         return Err(refused("--database-url (DATABASE_URL)", &url.to_string(), reason));
     }
     Ok(url)

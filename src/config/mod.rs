@@ -220,6 +220,15 @@ fn duration(setting: &'static str, value: &str, range: RangeInclusive<Duration>)
     })
 }
 
+/// A switch: a flag alone, or a variable, which may be set to nothing.
+fn switch(setting: &'static str, value: &str) -> Result<bool, ConfigError> {
+    match value.to_ascii_lowercase().as_str() {
+        "" | "0" | "false" | "no" | "off" => Ok(false),
+        "1" | "true" | "yes" | "on" => Ok(true),
+        _ => Err(refused(setting, value, "expected true or false")),
+    }
+}
+
 fn log_filter(value: &str) -> Result<EnvFilter, ConfigError> {
     const SETTING: &str = "--log (RUST_LOG)";
     const EXPECTED: &str = "expected a level (error, warn, info, debug, trace, off), or directives such as \

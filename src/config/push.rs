@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ConfigError, duration, missing, path, refused};
+use super::{ConfigError, duration, missing, path, refused, switch};
 use crate::causes;
 use crate::cli::{DeliveryArgs, GatewayArgs, ServeArgs};
 use crate::push::{Credentials, GroupingKey, InvalidTarget, PushTarget, Secret};
@@ -72,7 +72,7 @@ pub(super) fn push(args: &ServeArgs) -> Result<Option<PushConfig>, ConfigError> 
     let key = grouping("--push-job (PUSH_JOB)", &args.push_job, &args.gateway, &[])?;
     let range = Duration::from_millis(100)..=Duration::from_hours(24);
     let interval = duration("--push-interval (PUSH_INTERVAL)", &args.push_interval, range)?;
-    let delete_on_exit = args.push_delete_on_exit;
+    let delete_on_exit = switch("--push-delete-on-exit (PUSH_DELETE_ON_EXIT)", &args.push_delete_on_exit)?;
     Ok(target(&args.gateway)?.map(|target| PushConfig { target, key, interval, delete_on_exit }))
 }
 
@@ -91,7 +91,7 @@ pub(super) fn report(
     Ok(ReportConfig {
         key: grouping(setting, name, &args.gateway, own)?,
         expected_interval: every.transpose()?,
-        start_push: !args.no_start_push,
+        start_push: !switch("--no-start-push (JOB_NO_START_PUSH)", &args.no_start_push)?,
         delivery: DeliveryConfig {
             target: target(&args.gateway)?,
             deadline: push_deadline(args)?,
@@ -99,6 +99,10 @@ pub(super) fn report(
             seed: rand::random(),
         },
     })
+}
+
+pub(super) fn fail_on_push_error(args: &DeliveryArgs) -> Result<bool, ConfigError> {
+    switch("--fail-on-push-error (FAIL_ON_PUSH_ERROR)", &args.fail_on_push_error)
 }
 
 pub(super) fn push_deadline(args: &DeliveryArgs) -> Result<Duration, ConfigError> {

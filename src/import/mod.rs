@@ -22,12 +22,13 @@ use tokio::time::Instant;
 
 use crate::causes;
 use crate::config::ImportConfig;
+use crate::job::OWN_FAILURE;
 use crate::job::command::usage;
 use crate::job::report::{Reporter, Told};
-use crate::job::{OWN_FAILURE, say};
 use crate::metrics::{BatchEnd, BatchRun, import_rows};
 use crate::signals::Stop;
 use crate::store::{ImportBatch, ImportProgress, OpenError, StoreError, UserStore};
+use crate::words::{say, say_all};
 use rows::{Chunk, Rejected, Source, SourceError};
 
 /// Chunks that wait for the store while the next is read.
@@ -215,7 +216,7 @@ impl Import {
             let line = |row: &Rejected| format!("{}, line {}: {}", self.name, row.line, row.reason);
             let lines: Vec<_> = rejected.iter().map(line).collect();
             let bar = self.bar.clone();
-            let said = tokio::task::spawn_blocking(move || bar.suspend(|| lines.iter().for_each(|line| say(line))));
+            let said = tokio::task::spawn_blocking(move || bar.suspend(|| say_all(&lines)));
             return said.await.map_err(|error| ImportError::Thread(error.into()));
         };
         let failed = |source| ImportError::Rejects { path: path.clone(), source };

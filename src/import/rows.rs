@@ -227,9 +227,10 @@ pub(super) fn read(
 fn rows(source: Source) -> Result<Box<dyn Rows>, SourceError> {
     let Source { name, format, input, .. } = source;
     let done = Rc::new(Cell::new(0));
-    let mut input = Guarded { input, read: 0, done: Rc::clone(&done) };
+    let mut input = input;
     let mut head = Vec::new();
     let by_content = by_content(&mut input, &mut head).map_err(|error| failed(&name, 1, error))?;
+    let input = Guarded { input, read: 0, done: Rc::clone(&done) };
     if head.starts_with(BYTE_ORDER_MARK) {
         head.drain(..BYTE_ORDER_MARK.len());
     }
@@ -251,27 +252,35 @@ fn by_ending(path: &Path) -> Option<ImportFormat> {
     }
 }
 
+/// Blanks at the beginning that are looked through for the first character.
+const BLANK_MAX: usize = 16 * 1024 * 1024;
+
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Reads the beginning of a source, up to its first character or more, and tells its form by that: JSON lines begin with
-/// a brace; whatever else it is, the CSV header's check has a word for it.
+/// a brace; whatever else it is, the CSV header's check has a word for it. So it has for what begins with nothing but
+/// blanks for long.
 fn by_content(input: &mut impl Read, head: &mut Vec<u8>) -> io::Result<ImportFormat> {
     let mut buffer = [0; 4096];
-    loop {
-        let undecided = BYTE_ORDER_MARK.starts_with(head);
-        let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head);
-        match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            Some(b'{') => return Ok(ImportFormat::JsonLines),
-            Some(_) if !undecided => return Ok(ImportFormat::Csv),
-            _ => {}
+    let mut blank = 0;
+    while blank < BLANK_MAX {
+        if blank == 0 && head.starts_with(BYTE_ORDER_MARK) {
+            blank = BYTE_ORDER_MARK.len();
+        }
+        blank += head[blank..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        // Half of a byte order mark tells nothing yet.
+        if blank < head.len() && !BYTE_ORDER_MARK.starts_with(head) {
+            let json = head[blank] == b'{';
+            return Ok(if json { ImportFormat::JsonLines } else { ImportFormat::Csv });
         }
         match input.read(&mut buffer) {
-            Ok(0) => return Ok(ImportFormat::Csv),
+            Ok(0) => break,
             Ok(read) => head.extend_from_slice(&buffer[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
+    Ok(ImportFormat::Csv)
 }
 
 /// The length of an input and its key: the digest of all that it holds, and its form.
@@ -318,7 +327,8 @@ struct TooLong;
 
 impl Read for Guarded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.read - self.done.get() > ROW_MAX + BUFFER as u64 {
+        // What was read before the guard stood there counts as done, too.
+        if self.read.saturating_sub(self.done.get()) > ROW_MAX + BUFFER as u64 {
             return Err(io::Error::other(TooLong));
         }
         let read = self.input.read(buffer)?;

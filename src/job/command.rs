@@ -4,9 +4,10 @@
 //! as it would without the wrapper. Everywhere else (cron, systemd, containers, CI) it leads a group of its own, so that
 //! signals and the time-out reach whatever it started too.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -131,7 +132,7 @@ impl Running {
         };
         let child = match prepare(tokio::process::Command::new(&command.program)).spawn() {
             // A script without an interpreter's name: shells run it themselves, and so do `env` and `timeout`.
-            Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) && is_text(&command.program) => {
                 let mut shell = tokio::process::Command::new("/bin/sh");
                 shell.arg(&command.program);
                 prepare(shell).spawn()
@@ -255,6 +256,14 @@ async fn at(moment: Option<Instant>) {
 /// Whether the wrapper is in the foreground of a terminal.
 fn at_a_terminal() -> bool {
     File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal) == Ok(getpgrp()))
+}
+
+/// Whether a program is text, as far as its beginning tells: a shell would take another machine's program for one line of
+/// nonsense after the other.
+fn is_text(program: &OsStr) -> bool {
+    let mut beginning = [0; 128];
+    let read = File::open(program).and_then(|mut file| file.read(&mut beginning));
+    read.is_ok_and(|read| !beginning[..read].contains(&0))
 }
 
 fn cannot_run(command: &JobCommand, error: &io::Error) -> Ended {

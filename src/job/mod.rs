@@ -13,12 +13,11 @@ pub mod metrics_file;
 
 pub mod report;
 
-use std::io::Write;
 use std::time::SystemTime;
 
-use crate::causes;
 use crate::config::{FlushConfig, JobConfig};
 use crate::metrics::{BatchEnd, BatchRun};
+use crate::words::say;
 use command::{Ended, Forwarded, Running};
 use metrics_file::MetricsFile;
 use report::{Reporter, Told};
@@ -60,10 +59,4 @@ pub async fn run(config: JobConfig, clock: fn() -> SystemTime) -> u8 {
 /// Delivers what waits in the spool; true when nothing is left there and nothing had to be set aside.
 pub async fn flush(config: FlushConfig, clock: fn() -> SystemTime) -> bool {
     Reporter::flush_alone(config, clock).await
-}
-
-/// Says something about the wrapper on stderr, which is the command's too: one line, with the program's name.
-pub(crate) fn say(text: &str) {
-    // Nobody may be reading; the command's result matters more.
-    let _ = std::io::stderr().write_all(format!("api-monitoring: {}\n", causes::one_line(text)).as_bytes());
 }

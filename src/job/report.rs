@@ -8,11 +8,11 @@ use prometheus::{Registry, TextEncoder};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::say;
 use crate::causes;
 use crate::config::{FlushConfig, ReportConfig};
 use crate::metrics::{BATCH_MOMENTS, BatchEnd, BatchRun};
 use crate::push::{Courier, Flushed, GroupingKey, Lost, Outcome, Push, PushError, Spool, SpoolError};
+use crate::words::say;
 
 /// Pause before it is asked again whether another process is still delivering.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);

@@ -298,6 +298,10 @@ async fn patiently<T>(
                 () = give_up.clone() => return Err(error),
                 () = tokio::time::sleep(wait) => {}
             }
+            // The sleep may have been longer than was asked for.
+            if Instant::now() >= until {
+                return Err(error);
+            }
             pause = (pause * 2).min(LAST_PAUSE);
         }
         match once(until, give_up.clone(), grace, attempt()).await {

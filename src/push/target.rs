@@ -52,8 +52,8 @@ pub enum CaFileError {
     /// It cannot be read.
     #[error("the file cannot be read")]
     Read(#[from] io::Error),
-    /// It is no PEM.
-    #[error("the file is not PEM")]
+    /// It is no PEM, or what it holds is no certificate.
+    #[error("the file is not PEM, or holds what is no certificate")]
     Parse(#[from] reqwest::Error),
     /// It holds no certificate.
     #[error("the file holds no certificate in PEM form")]
@@ -101,6 +101,8 @@ impl PushTarget {
         if authorities.is_empty() {
             return Err(CaFileError::Empty);
         }
+        // Only a client that is built with them tells whether they are certificates.
+        reqwest::Client::builder().tls_certs_only(authorities.clone()).build()?;
         Ok(Self { authorities: Some(authorities), ..self })
     }
 

@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("users", &[]),
     ("store", &["users"]),
     ("causes", &[]),
+    ("words", &["causes"]),
     ("api", &["causes", "metrics", "store", "users"]),
     ("cli", &[]),
     ("config", &["causes", "cli", "metrics", "push", "store"]),
@@ -20,8 +21,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signals", &[]),
     ("healthcheck", &["config"]),
     ("server", &["api", "causes", "config", "metrics", "push", "store"]),
-    ("job", &["causes", "config", "metrics", "push", "signals"]),
-    ("import", &["causes", "config", "job", "metrics", "signals", "store", "users"]),
+    ("job", &["causes", "config", "metrics", "push", "signals", "words"]),
+    ("import", &["causes", "config", "job", "metrics", "signals", "store", "users", "words"]),
     ("load", &["api", "config", "metrics", "signals"]),
 ];
 

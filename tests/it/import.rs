@@ -1257,6 +1257,7 @@ async fn a_wrong_setting_is_refused_before_anything_is_read() {
     let long = "k".repeat(201);
     let key = "expected a text of 1 to 200 bytes that is not blank";
     let count = "expected a number from 0 to 18446744073709551615";
+    let memory = "a database in memory is gone with the import; expected one in a file";
     let cases = [
         ("--format", "IMPORT_FORMAT", "xml", "expected auto, csv or jsonl", "another format"),
         ("--format", "IMPORT_FORMAT", "CSV", "expected auto, csv or jsonl", "capitals"),
@@ -1268,6 +1269,7 @@ async fn a_wrong_setting_is_refused_before_anything_is_read() {
         ("--max-errors", "IMPORT_MAX_ERRORS", "1%", count, "a share"),
         ("--max-errors", "IMPORT_MAX_ERRORS", "", count, "empty"),
         ("--rejects", "IMPORT_REJECTS", "", "expected a path", "empty"),
+        ("--database-url", "DATABASE_URL", "sqlite::memory:", memory, "a database that nobody would see"),
     ];
     for (flag, variable, value, accepted, reason) in cases {
         let place = Place::with("users.csv", csv(1));

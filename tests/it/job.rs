@@ -89,7 +89,6 @@ async fn a_command_whose_reader_is_gone_is_ended_by_the_pipe() {
 }
 
 #[tokio::test]
-#[ignore = "src/job says it with a blocking write, unlike src/main.rs"]
 async fn what_the_wrapper_has_to_say_does_not_wait_for_a_reader() {
     let folder = tempfile::tempdir().unwrap();
     let (_reader, mut full) = UnixStream::pair().unwrap();
@@ -160,8 +159,10 @@ async fn the_environment_is_passed_on_with_the_metrics_file_in_it() {
     let mut found: Vec<_> = output.stdout.split(|byte| *byte == 0).filter(|one| !one.is_empty()).collect();
     found.sort_unstable();
     let path = format!("PATH={}", std::env::var("PATH").unwrap());
-    let [file, others @ ..] = &found[..] else { panic!("{found:?}") };
+    let [file, outer, others @ ..] = &found[..] else { panic!("{found:?}") };
     assert!(file.starts_with(b"JOB_METRICS_FILE=/"), "{}", String::from_utf8_lossy(file));
+    // So that a job within this one does not take the file for its own.
+    assert_eq!(outer.strip_prefix(b"JOB_METRICS_FILE_OF_OUTER="), file.strip_prefix(b"JOB_METRICS_FILE="));
     let expected: [&[u8]; 5] =
         [b"JOB_TIMEOUT=1h", path.as_bytes(), b"PLAIN=a=b c\nd", b"PUSHGATEWAY_PASSWORD_FILE=", b"\xff=\xfe"];
     assert_eq!(others, expected);
@@ -284,7 +285,7 @@ async fn a_command_that_cannot_be_run_gives_126_and_one_that_is_not_there_127() 
     };
     file("plain", "#!/bin/sh\n", 0o644);
     file("orphan", "#!/nonexistent/interpreter\n", 0o755);
-    file("noise", "\u{7f}ELF and then nothing", 0o755);
+    file("noise", "\u{7f}ELF\0 and then nothing", 0o755);
     let long = "x".repeat(300);
     let cases = [
         ("nonexistent", 127, "not in the path"),
@@ -308,7 +309,6 @@ async fn a_command_that_cannot_be_run_gives_126_and_one_that_is_not_there_127() 
 }
 
 #[tokio::test]
-#[ignore = "the system's ENOEXEC is taken for a command that cannot be run"]
 async fn a_script_that_names_no_interpreter_is_run_by_the_shell() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("backup.sh");
@@ -320,6 +320,24 @@ async fn a_script_that_names_no_interpreter_is_run_by_the_shell() {
     // As `env`, `nohup`, `timeout` and cron do.
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "--full\n");
     assert_eq!(output.status.code(), Some(3));
+}
+
+#[tokio::test]
+#[ignore = "the shell is given the bare name, and takes the file of the folder for it"]
+async fn a_script_of_the_path_that_names_no_interpreter_is_not_mistaken_for_one_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bin");
+    std::fs::create_dir(&path).unwrap();
+    for (script, text) in [(path.join("backup.sh"), "exit 3\n"), (folder.path().join("backup.sh"), "exit 4\n")] {
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut job = job_of(folder.path(), &["backup.sh"]);
+    job.env("PATH", path);
+
+    let output = finished(job).await;
+
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
 }
 
 // ---- Time-outs ----
@@ -447,6 +465,23 @@ async fn signals_reach_what_the_command_started() {
 
     there(folder.path(), "told").await;
     assert_eq!(job.exit().await.code(), Some(143));
+}
+
+#[tokio::test]
+async fn nothing_of_the_command_is_left_after_it_was_told_to_end() {
+    for signal in [SIGTERM, SIGINT] {
+        let folder = tempfile::tempdir().unwrap();
+        let stubborn = format!("trap '' TERM INT; echo $$ > pid; touch ready; sleep {LONG}; true");
+        let helped = format!("trap 'exit 5' INT TERM; sh -c {} & wait", quoted(&stubborn));
+        let mut job = Process::spawn(backup(folder.path(), &["--kill-after", "100ms"], &helped));
+        there(folder.path(), "ready").await;
+
+        job.signal(signal);
+
+        assert_eq!(job.exit().await.code(), Some(5), "{signal}");
+        let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+        eventually(&format!("the end of {pid}: {signal}"), async || (!runs(pid.trim())).then_some(())).await;
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod job;
 mod lifecycle;
 mod load;
 mod logs;
+mod own_metrics;
 mod pushing;
 mod readme;
 mod support;
