@@ -30,6 +30,8 @@ struct Seen {
     requests: Vec<Request>,
     /// How long each request's connection went on after it, where it was the last one on it.
     held: Vec<Duration>,
+    /// What it says that it holds: the groups of its listing.
+    holds: String,
 }
 
 /// A request as it came.
@@ -116,7 +118,12 @@ impl Gateway {
         format!("http://{}", self.address)
     }
 
-    /// Every request so far.
+    /// Has it say that it holds these groups, as JSON; none at first.
+    pub fn hold(&self, groups: &str) {
+        groups.clone_into(&mut self.seen.lock().unwrap().holds);
+    }
+
+    /// Every request so far, but for questions what it holds.
     pub fn requests(&self) -> Vec<Request> {
         self.seen.lock().unwrap().requests.clone()
     }
@@ -144,10 +151,11 @@ async fn serve(listener: TcpListener, seen: Arc<Mutex<Seen>>, replies: Arc<[Repl
 async fn talk(stream: TcpStream, seen: Arc<Mutex<Seen>>, replies: Arc<[Reply]>) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = receive(&mut stream).await {
-        // A push that is tried again asks first what there is: nothing.
+        // A push that is tried again asks first what there is.
         if request.path == "/api/v1/metrics" {
-            let Reply::Whole(nothing) = Reply::with("200 OK", &[], "{\"data\":[]}") else { unreachable!() };
-            if stream.write_all(nothing.as_bytes()).await.is_err() {
+            let listing = format!("{{\"data\":[{}]}}", seen.lock().unwrap().holds);
+            let Reply::Whole(listing) = Reply::with("200 OK", &[], &listing) else { unreachable!() };
+            if stream.write_all(listing.as_bytes()).await.is_err() {
                 return;
             }
             continue;

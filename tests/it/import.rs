@@ -1019,6 +1019,19 @@ async fn a_running_service_shows_imported_users_and_takes_writes_meanwhile() {
 }
 
 #[tokio::test]
+async fn the_number_of_users_follows_an_import_though_the_service_writes_nothing() {
+    let place = Place::with("users.csv", csv(3));
+    let server = Server::start_in(Arc::clone(&place.0), &[]).await;
+
+    place.import(&["users.csv"]).await.whole();
+
+    let follows = async || (server.metrics().await.value("api_users", &[]) == 3.0).then_some(());
+    eventually("api_users to follow", follows).await;
+    let registered = server.metrics().await.value("api_users_registered_total", &[]);
+    assert_eq!(registered, 0.0, "the service created none of them");
+}
+
+#[tokio::test]
 async fn the_ids_of_imported_users_go_on_after_those_of_the_api() {
     let place = Place::with("users.csv", csv(2));
     let server = Server::start_in(Arc::clone(&place.0), &[]).await;

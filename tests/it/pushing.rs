@@ -697,6 +697,30 @@ async fn a_full_spool_folder_is_said_and_nothing_half_written_is_left() {
     assert_eq!(files(&folder.path().join("spool")), []);
 }
 
+#[tokio::test]
+async fn a_push_that_is_tried_again_leaves_out_what_a_later_run_has_pushed_meanwhile() {
+    let gateway = Gateway::answering([Reply::status("503 Service Unavailable"), Reply::ok()]).await;
+    let family = |value: &str| {
+        format!(r#"{{"time_stamp":"2999-01-01T00:00:00Z","metrics":[{{"labels":{{}},"value":"{value}"}}]}}"#)
+    };
+    // Of a run in the far future, which failed: it tells of no success.
+    let (start, code) = (family("9e9"), family("1"));
+    gateway.hold(&format!(
+        r#"{{"labels":{{"job":"backup"}},"batch_job_last_start_timestamp_seconds":{start},"batch_job_last_exit_code":{code}}}"#
+    ));
+
+    let ran = run(&gateway.url(), &["--push-deadline", FOREVER], "exit 0").await;
+
+    assert_eq!((ran.code, ran.said()), (Some(0), vec![]));
+    let requests = gateway.requests();
+    let [first, second] = &requests[..] else { panic!("{requests:?}") };
+    let left_out = ["batch_job_last_exit_code", "batch_job_last_start_timestamp_seconds"];
+    let mut expected = first.families();
+    expected.retain(|family| !left_out.contains(family));
+    assert_eq!(second.families(), expected);
+    assert!(expected.contains(&"batch_job_last_success_timestamp_seconds"), "{expected:?}");
+}
+
 // ---- Signals during the push of the end ----
 
 #[tokio::test]

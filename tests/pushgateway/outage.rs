@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         needs!([PUSHGATEWAY], a_start_that_arrives_after_the_end_is_put_right_by_a_flush),
         needs!([PUSHGATEWAY], a_signal_ends_the_tries_and_the_outcome_waits),
         needs!([PUSHGATEWAY], without_a_spool_what_is_not_delivered_in_time_is_lost_and_said),
+        needs!([PUSHGATEWAY], a_push_waits_from_its_first_failure_on_also_when_the_wrapper_is_killed),
         needs!([PUSHGATEWAY], the_next_run_of_another_job_delivers_what_waits),
         needs!([PUSHGATEWAY], a_run_that_waited_overwrites_nothing_of_a_later_one_but_keeps_its_success),
         needs!([PUSHGATEWAY], the_next_run_of_the_same_job_delivers_the_success_of_the_one_before),
@@ -181,6 +182,22 @@ async fn a_signal_ends_the_tries_and_the_outcome_waits([tool]: [PathBuf; 1]) {
     jobs.flush().await;
     let shown = Shown::of(&gateway, "backup").await;
     assert_eq!((shown.exit_code, shown.running), (Some(3.0), Some(0.0)), "the signal came too late for the command");
+}
+
+async fn a_push_waits_from_its_first_failure_on_also_when_the_wrapper_is_killed([tool]: [PathBuf; 1]) {
+    let place = Place::reserve();
+    let jobs = Jobs::at(place.url(""));
+    let flags = ["--spool-dir", "spool", "--push-deadline", "1h"];
+    let mut job = Process::spawn(jobs.job("backup", &flags, "exit 3"));
+
+    eventually("a push that waits", async || (jobs.waiting().len() == 1).then_some(())).await;
+    job.signal(Signal::SIGKILL);
+    job.exit().await;
+
+    let gateway = Pushgateway::start_at(&tool, place).await;
+    jobs.flush().await;
+    assert_eq!(Shown::of(&gateway, "backup").await.exit_code, Some(3.0));
+    assert_eq!(jobs.waiting().len(), 0);
 }
 
 async fn without_a_spool_what_is_not_delivered_in_time_is_lost_and_said([tool]: [PathBuf; 1]) {
@@ -458,7 +475,7 @@ async fn what_waits_for_another_gateway_is_left_for_it([tool]: [PathBuf; 1]) {
 
     let flushed = jobs.flush().await;
 
-    assert_eq!(flushed.code, Some(0), "nothing is left for this gateway: {flushed:?}");
+    assert_eq!(flushed.code, Some(1), "not all is delivered: {flushed:?}");
     let said: Vec<_> = flushed.said.lines().collect();
     let left = format!("api-monitoring: left 1 push in spool, made for the gateway {}", there.url("/"));
     assert_eq!(said, ["api-monitoring: delivered 1 push that waited in spool", &left]);
