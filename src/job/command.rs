@@ -8,8 +8,10 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::task::Poll;
 use std::time::Duration;
@@ -132,11 +134,14 @@ impl Running {
         };
         let child = match prepare(tokio::process::Command::new(&command.program)).spawn() {
             // A script without an interpreter's name: shells run it themselves, and so do `env` and `timeout`.
-            Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) && is_text(&command.program) => {
-                let mut shell = tokio::process::Command::new("/bin/sh");
-                shell.arg(&command.program);
-                prepare(shell).spawn()
-            }
+            Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => match text_file(&command.program) {
+                Some(script) => {
+                    let mut shell = tokio::process::Command::new("/bin/sh");
+                    shell.arg(script);
+                    prepare(shell).spawn()
+                }
+                None => Err(error),
+            },
             spawned => spawned,
         };
         let child = child.map_err(|error| cannot_run(command, &error));
@@ -258,12 +263,20 @@ fn at_a_terminal() -> bool {
     File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal) == Ok(getpgrp()))
 }
 
-/// Whether a program is text, as far as its beginning tells: a shell would take another machine's program for one line of
-/// nonsense after the other.
-fn is_text(program: &OsStr) -> bool {
+/// The file of a program that is text, as far as its beginning tells: a shell would take another machine's program for one
+/// line of nonsense after the other.
+fn text_file(program: &OsStr) -> Option<PathBuf> {
+    let file = if program.as_bytes().contains(&b'/') { PathBuf::from(program) } else { on_the_path(program)? };
     let mut beginning = [0; 128];
-    let read = File::open(program).and_then(|mut file| file.read(&mut beginning));
-    read.is_ok_and(|read| !beginning[..read].contains(&0))
+    let read = File::open(&file).and_then(|mut file| file.read(&mut beginning)).ok()?;
+    (!beginning[..read].contains(&0)).then_some(file)
+}
+
+/// Where the system finds a program by its name.
+#[allow(clippy::disallowed_methods, reason = "where commands are looked up is no setting of ours")]
+fn on_the_path(program: &OsStr) -> Option<PathBuf> {
+    let runs = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(runs)
 }
 
 fn cannot_run(command: &JobCommand, error: &io::Error) -> Ended {

@@ -323,7 +323,6 @@ async fn a_script_that_names_no_interpreter_is_run_by_the_shell() {
 }
 
 #[tokio::test]
-#[ignore = "the shell is given the bare name, and takes the file of the folder for it"]
 async fn a_script_of_the_path_that_names_no_interpreter_is_not_mistaken_for_one_of_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bin");

@@ -220,13 +220,14 @@ async fn a_file_that_was_named_is_the_one_that_the_command_is_told() {
 #[tokio::test]
 async fn a_job_within_a_job_has_a_file_of_its_own() {
     let gateway = Gateway::answering([Reply::ok()]).await;
-    let inner = format!(
-        "{BINARY} job --name inner --no-start-push --pushgateway-url {} -- \
-         sh -c 'echo inside 1 > \"$JOB_METRICS_FILE\"'\necho outside 1 > \"$JOB_METRICS_FILE\"",
+    let inside = "sh -c 'echo inside 1 > \"$JOB_METRICS_FILE\"'";
+    let script = format!(
+        "echo outside 1 > \"$JOB_METRICS_FILE\"
+         {BINARY} job --name inner --no-start-push --pushgateway-url {} -- {inside}",
         gateway.url()
     );
 
-    let ran = run(&gateway.url(), &[], &inner).await;
+    let ran = run(&gateway.url(), &[], &script).await;
 
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
     let requests = gateway.requests();

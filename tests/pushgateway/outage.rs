@@ -40,6 +40,8 @@ pub fn tests() -> Vec<Test> {
         needs!([PUSHGATEWAY], what_waits_for_another_gateway_is_left_for_it),
         needs!([PUSHGATEWAY], the_exit_code_of_a_flush_says_whether_anything_is_left),
         needs!([PUSHGATEWAY], a_flush_that_loses_its_gateway_half_way_is_taken_up_by_the_next),
+        needs!([PUSHGATEWAY], what_a_run_pushes_during_a_flush_is_not_overwritten),
+        needs!([PUSHGATEWAY], a_group_that_cannot_be_read_holds_up_nobody_elses_pushes),
         needs!([PUSHGATEWAY], flushes_at_the_same_time_deliver_each_entry_once),
         needs!([PUSHGATEWAY], twenty_jobs_at_once_share_a_spool),
     ]
@@ -599,6 +601,47 @@ async fn a_flush_that_loses_its_gateway_half_way_is_taken_up_by_the_next([tool]:
     assert_eq!(flushed.code, Some(0), "{flushed:?}");
     assert_eq!(flushed.said, "api-monitoring: delivered 3 pushes that waited in spool\n");
     assert_eq!(exit_codes().await, [0.0, 1.0, 2.0, 3.0, 4.0].map(Some));
+}
+
+async fn what_a_run_pushes_during_a_flush_is_not_overwritten([tool]: [PathBuf; 1]) {
+    let mut gateway = Pushgateway::start(&tool).await;
+    let relay = Relay::start(gateway.address.clone(), 0).await;
+    let jobs = Jobs::at(format!("http://{}", relay.address));
+    // Nothing is behind the relay while these run: they are to wait.
+    gateway.stop().await;
+    jobs.run("first", TO_THE_SPOOL, "exit 0").await;
+    jobs.run("second", TO_THE_SPOOL, "exit 0").await;
+    assert_eq!(jobs.waiting().len(), 2);
+    let gateway = gateway.restart().await;
+
+    let flush = tokio::spawn(Run::of(jobs.command("job", &["--flush", "--spool-dir", "spool"])));
+    in_time("the first push", relay.held).await.unwrap();
+    Jobs::at(gateway.url("")).run("second", &[], "exit 5").await.ended_quietly_with(5);
+    let later = Shown::of(&gateway, "second").await;
+    relay.go_on.notify_one();
+    let flushed = in_time("the flush", flush).await.unwrap();
+
+    assert_eq!(flushed.code, Some(0), "{flushed:?}");
+    let shown = Shown::of(&gateway, "second").await;
+    assert_eq!(shown, Shown { success: shown.success, ..later.clone() });
+    assert!(shown.success.is_some() && shown.success < later.start, "{shown:?}");
+    assert_eq!(Shown::of(&gateway, "first").await.exit_code, Some(0.0));
+}
+
+async fn a_group_that_cannot_be_read_holds_up_nobody_elses_pushes([tool]: [PathBuf; 1]) {
+    let place = Place::reserve();
+    let jobs = Jobs::at(place.url(""));
+    jobs.run("backup", TO_THE_SPOOL, "exit 3").await;
+    assert_eq!(jobs.waiting().len(), 1);
+    let gateway = Pushgateway::start_at(&tool, place).await;
+    // In the gateway's listing, families stand beside the group's labels: these take their place.
+    let names = "labels 1\nlast_push_successful 1\n";
+    assert_eq!(Answer::to(client().put(gateway.url("/metrics/job/other")).body(names)).await.status, 200);
+
+    let flushed = jobs.flush().await;
+
+    assert_eq!((flushed.code, jobs.waiting().len()), (Some(0), 0), "{flushed:?}");
+    assert_eq!(Shown::of(&gateway, "backup").await.exit_code, Some(3.0));
 }
 
 async fn flushes_at_the_same_time_deliver_each_entry_once([tool]: [PathBuf; 1]) {
