@@ -1,0 +1,5 @@
+use crate::servers::Test;
+
+pub fn tests() -> Vec<Test> {
+    Vec::new()
+}
