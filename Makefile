@@ -2,12 +2,12 @@
 
 CARGO ?= cargo
 
-.PHONY: help test check-format lint unit doc rules deny tools bench
+.PHONY: help test check-format lint unit doc check-rules check-rendered check-alertmanager deny tools rules dashboards docs bench
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-test: check-format lint tools unit doc rules deny ## Everything that must pass: formatting, lints, all tests, docs, rules, licences
+test: check-format lint tools check-rendered check-rules unit doc deny ## Everything that must pass: formatting, lints, rules, all tests, docs, licences
 
 check-format: ## Fail when a file is not formatted
 	$(CARGO) fmt --all --check
@@ -24,8 +24,17 @@ doc: ## The documentation, warnings denied
 tools: ## Unpack the servers that the tests need into target/tools, where they are not installed
 	scripts/tools.sh
 
-rules: tools ## promtool on whatever is under prometheus/
+check-rules: tools ## promtool on the configuration of Prometheus, its rules and their tests
 	scripts/check-rules.sh
+
+check-rendered: tools ## Fail when rules or dashboards differ from their Jsonnet sources
+	scripts/render.sh --check rules dashboards
+
+rules: tools ## Render prometheus/rules from its Jsonnet sources
+	scripts/render.sh rules
+
+dashboards: tools ## Render grafonnet/rendered from its Jsonnet sources; needs grafonnet in vendor/ (jb install)
+	scripts/render.sh dashboards
 
 deny: ## Licences, sources and duplicate versions of the dependencies, where cargo-deny is installed
 	scripts/deny.sh

@@ -1,0 +1,204 @@
+// The alerts. `critical` pages a person, `warning` makes a ticket. Links are added below, by machine, so that none is
+// forgotten or points elsewhere.
+local config = import 'config.libsonnet';
+local duration = import 'duration.libsonnet';
+
+local vars = config {
+  seconds: duration.seconds(config.window),
+  errorRatioLimit: config.errorRatio.critical,
+  activeLimit: config.requestsInProgress.alert,
+  baseline: 'job:http_requests:median%s_rate%s' % [config.traffic.window, config.window],
+  idle: config.traffic.idle,
+  oldest: config.traffic.oldest,
+  // The oldest part of the window ends this long ago.
+  before: '%dh' % ((duration.seconds(config.traffic.window) - duration.seconds(config.traffic.oldest)) / 3600),
+};
+
+local alert(name, severity, wait, expr, summary, description, dashboard='api-monitoring', labels={}) = {
+  alert: name,
+  expr: expr,
+  [if wait != null then 'for']: wait,
+  labels: { severity: severity } + labels,
+  annotations: {
+    summary: summary,
+    description: description,
+    runbook_url: '%s#%s' % [config.runbookUrl, std.asciiLower(name)],
+    dashboard_url: '%s/d/%s' % [config.grafanaUrl, dashboard],
+  },
+};
+
+// Traffic against the hours before: never on a service that is new, or idle.
+local traffic(name, comparison, factor, summary) =
+  alert(
+    name,
+    'warning',
+    '10m',
+    |||
+      job:http_requests:rate%(window)s %(comparison)s %(factor)g * %(baseline)s
+      and
+        %(baseline)s > %(idle)g # Not idle.
+      and
+        present_over_time(job:http_requests:rate%(window)s[%(oldest)s] offset %(before)s) # Not new.
+    ||| % vars { comparison: comparison, factor: factor },
+    summary,
+    (
+      'It gets {{ $value | printf "%%.2f" }} requests/s; the median of the last %s is '
+      + '{{ with printf "%s{job=\'%%s\'}" $labels.job | query }}{{ . | first | value | printf "%%.2f" }}{{ end }}.'
+    ) % [config.traffic.window, vars.baseline],
+  );
+
+local errorBudgetBurn(pair) =
+  local limits = pair {
+    window: config.window,
+    seconds: duration.seconds(pair.long),
+    minFailures: config.minFailures,
+    budgetWindow: config.budgetWindow,
+    lasts: duration.seconds(config.budgetWindow) / pair.factor / 3600,
+  };
+  alert(
+    'ApiErrorBudgetBurn',
+    pair.severity,
+    pair.wait,
+    |||
+      job:slo_errors_per_request:burn_rate%(long)s > %(factor)g
+      and
+        job:slo_errors_per_request:burn_rate%(short)s > %(factor)g
+      and
+        job:slo_errors:rate%(long)s * %(seconds)d >= %(minFailures)d
+    ||| % limits,
+    '{{ $labels.job }} burns the error budget of its {{ $labels.slo }} objective',
+    (
+      'Over the last %(long)s its {{ $labels.slo }} error budget was used {{ $value | printf "%%.1f" }} times as fast as '
+      + 'allowed; at %(factor)g times, the budget of %(budgetWindow)s is gone within %(lasts)d h.'
+    ) % limits,
+    'api-slo',
+    { window: pair.long },
+  );
+
+local red = [
+  alert(
+    'ApiDown',
+    'critical',
+    '1m',
+    |||
+      up{%(apiSelector)s} == 0
+      or
+        absent(up{%(apiSelector)s})
+    ||| % vars,
+    '{{ with $labels.instance }}{{ . }}{{ else }}Every instance{{ end }} of the API is down',
+    'Prometheus cannot scrape {{ with $labels.instance }}it{{ else }}any instance of the API{{ end }}: it does not run, '
+    + 'cannot be reached, or answers /metrics too late or with too much.',
+  ),
+  alert(
+    'HighErrorRate',
+    'critical',
+    '5m',
+    |||
+      job:http_requests_failed_per_request:ratio_rate%(window)s > %(errorRatioLimit)g
+      and
+        job:http_requests_failed:rate%(window)s * %(seconds)d >= %(minFailures)d
+    ||| % vars,
+    '{{ $labels.job }} fails {{ $value | humanizePercentage }} of its requests',
+    (
+      '{{ $value | humanizePercentage }} of the requests of the last %s were answered with a 5xx status; the limit is '
+      + '%g %%.'
+    ) % [config.window, config.errorRatio.critical * 100],
+  ),
+  alert(
+    'HighLatencyP95',
+    'warning',
+    '5m',
+    |||
+      job:http_request_duration_seconds:p95_%(window)s > %(latencyThreshold)g
+      and
+        job:http_requests:rate%(window)s * %(seconds)d >= %(minRequests)d
+    ||| % vars,
+    '{{ $labels.job }} is slow: the p95 is {{ $value | humanizeDuration }}',
+    'One request in 20 of the last %s took longer than {{ $value | humanizeDuration }}; the limit is %d ms.'
+    % [config.window, config.latencyThreshold * 1000],
+  ),
+  alert(
+    'TooManyActiveRequests',
+    'warning',
+    '2m',
+    'job:http_requests_in_progress:sum > %(activeLimit)d\n' % vars,
+    '{{ $labels.job }} handles {{ $value }} requests at once',
+    '{{ $value }} requests are being handled at this moment; the limit is %d. They come faster than they are answered.'
+    % config.requestsInProgress.alert,
+  ),
+  traffic('TrafficSpike', '>', config.traffic.spike, '{{ $labels.job }} gets far more requests than usual'),
+  traffic('TrafficDrop', '<', config.traffic.drop, '{{ $labels.job }} gets far fewer requests than usual'),
+] + [errorBudgetBurn(pair) for pair in config.burnRates] + [
+  alert(
+    'MetricsCardinalityHigh',
+    'warning',
+    '5m',
+    'scrape_samples_post_metric_relabeling > %g * %d\n' % [config.sampleShare, config.sampleLimit],
+    '{{ $labels.instance }} of {{ $labels.job }} exposes {{ $value }} series',
+    (
+      'A scrape of {{ $labels.instance }} brings {{ $value }} series. Above %d Prometheus drops the whole scrape, and '
+      + 'the target counts as down.'
+    ) % config.sampleLimit,
+  ),
+];
+
+local jobs = [
+  alert(
+    'BatchJobFailed',
+    'warning',
+    null,
+    'batch_job_last_exit_code != 0\n',
+    'The batch job {{ $labels.job }} failed',
+    'Its last run ended with exit code {{ $value }} (124: it took too long; 126, 127: it could not be run; 128+n: '
+    + 'ended by signal n).',
+    'batch-jobs',
+  ),
+  alert(
+    'BatchJobOverdue',
+    'critical',
+    // A run may take a few minutes longer than the one before.
+    '5m',
+    |||
+      (
+        time() - batch_job_last_success_timestamp_seconds
+        or
+          # It never succeeded: since its first start that is known.
+          time() - min_over_time(batch_job_last_start_timestamp_seconds[%(jobHistory)s])
+      )
+      >
+        batch_job_expected_interval_seconds
+    ||| % vars,
+    'The batch job {{ $labels.job }} is overdue',
+    'It has not succeeded for {{ $value | humanizeDuration }}, longer than it should take from one success to the next '
+    + '(batch_job_expected_interval_seconds).',
+    'batch-jobs',
+  ),
+  alert(
+    'PushgatewayDown',
+    // Without it nobody learns of an overdue job.
+    'critical',
+    '5m',
+    |||
+      up{job="%(pushgatewayJob)s"} == 0
+      or
+        absent(up{job="%(pushgatewayJob)s"})
+    ||| % vars,
+    'The Pushgateway is down',
+    'Prometheus cannot scrape it. Jobs cannot tell how they went, and no overdue or failed job is noticed.',
+    'batch-jobs',
+  ),
+  alert(
+    'PushRejected',
+    'warning',
+    null,
+    'push_failure_time_seconds > push_time_seconds\n',
+    'The Pushgateway rejects what {{ $labels.job }} pushes',
+    'Its last push, at {{ $value | humanizeTimestamp }}, contradicted what the gateway holds and was thrown away.',
+    'batch-jobs',
+  ),
+];
+
+{
+  'red.alerts.yml': { groups: [{ name: 'red.alerts', rules: red }] },
+  'jobs.alerts.yml': { groups: [{ name: 'jobs.alerts', rules: jobs }] },
+}

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Renders rules and dashboards from their Jsonnet sources. `--check` renders beside them and fails when what is committed
+# differs. Dashboards need grafonnet under vendor/ (`jb install`); where it is not there, that is said, and they are left
+# as they are.
+#
+#   scripts/render.sh [--check] rules|dashboards...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+check=false
+if [ "${1:-}" = --check ]; then
+    check=true
+    shift
+fi
+jsonnet=${JSONNET:-$(command -v jsonnet || true)}
+jsonnet=${jsonnet:-target/tools/usr/bin/jsonnet}
+if [ ! -x "$jsonnet" ]; then
+    echo "render: no jsonnet (run \`make tools\`, or set JSONNET)" >&2
+    # Without --check somebody wants a rendering and cannot have it; with it, only CI must not go on.
+    if [ $check = false ] || [ "${CI:-}" = true ]; then
+        exit 1
+    fi
+    exit 0
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# keep WHAT FOLDER: takes what was rendered into $work/WHAT over, or compares it.
+keep() {
+    if [ $check = true ]; then
+        if ! diff -ru "$2" "$work/$1"; then
+            echo "render: $2 differs from its sources: run \`make $1\`" >&2
+            exit 1
+        fi
+        echo "render: $2 is as its sources say"
+    else
+        mkdir -p "$2"
+        rm -f "$2"/*
+        cp "$work/$1"/* "$2"
+    fi
+}
+
+rules() {
+    "$jsonnet" -S -m "$work/rules" -c prometheus/rules.jsonnet >/dev/null
+    keep rules prometheus/rules
+}
+
+dashboards() {
+    if [ ! -d vendor/github.com/grafana/grafonnet ]; then
+        echo "render: no vendor/ (\`jb install\` brings grafonnet); grafonnet/rendered is left unchecked" >&2
+        [ $check = true ] || exit 1
+        return
+    fi
+    local source
+    for source in grafonnet/dashboards/*.jsonnet; do
+        "$jsonnet" -J vendor -J grafonnet -c -o "$work/dashboards/$(basename "$source" net)" "$source" >/dev/null
+    done
+    keep dashboards grafonnet/rendered
+}
+
+for what in "$@"; do
+    case $what in
+    rules | dashboards) $what ;;
+    *)
+        echo "render: $what is neither rules nor dashboards" >&2
+        exit 2
+        ;;
+    esac
+done
