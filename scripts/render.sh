@@ -24,6 +24,7 @@ if [ ! -x "$jsonnet" ]; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+mkdir "$work/rules" "$work/dashboards"
 
 # keep WHAT FOLDER: takes what was rendered into $work/WHAT over, or compares it.
 keep() {
@@ -41,7 +42,7 @@ keep() {
 }
 
 rules() {
-    "$jsonnet" -S -m "$work/rules" -c prometheus/rules.jsonnet >/dev/null
+    "$jsonnet" -S -m "$work/rules" prometheus/rules.jsonnet >/dev/null
     keep rules prometheus/rules
 }
 
@@ -53,7 +54,7 @@ dashboards() {
     fi
     local source
     for source in grafonnet/dashboards/*.jsonnet; do
-        "$jsonnet" -J vendor -J grafonnet -c -o "$work/dashboards/$(basename "$source" net)" "$source" >/dev/null
+        "$jsonnet" -J vendor -J grafonnet -o "$work/dashboards/$(basename "$source" net)" "$source" >/dev/null
     done
     keep dashboards grafonnet/rendered
 }

@@ -3,13 +3,18 @@
 //! Each is taken from an environment variable, from the path, or from `target/tools`, where `make tools` puts it. Where
 //! one is missing, the tests that need it are reported as ignored with the reason; with `CI=true` they fail.
 
+pub mod alertmanager;
 pub mod prometheus;
 pub mod pushgateway;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+
+use crate::support::{client, eventually};
 
 /// A server's binary: its variable and the names that it goes by.
 pub struct Tool {
@@ -19,6 +24,9 @@ pub struct Tool {
 
 pub const PROMETHEUS: Tool = Tool { variable: "PROMETHEUS", names: &["prometheus"] };
 pub const PUSHGATEWAY: Tool = Tool { variable: "PUSHGATEWAY", names: &["pushgateway", "prometheus-pushgateway"] };
+// Not Debian's prometheus-alertmanager: it looks for its templates under /usr/share, and cannot run unpacked elsewhere.
+pub const ALERTMANAGER: Tool = Tool { variable: "ALERTMANAGER", names: &["alertmanager"] };
+pub const JSONNET: Tool = Tool { variable: "JSONNET", names: &["jsonnet"] };
 
 impl Tool {
     /// Where it is, or what to do to have one.
@@ -35,6 +43,81 @@ impl Tool {
             .flat_map(|folder| names.iter().map(move |name| folder.join(name)))
             .find(|path| path.is_file())
             .ok_or_else(|| format!("no {}: run `make tools`, or set {variable} to its path", names[0]))
+    }
+}
+
+/// Where a server is going to be: an address that nobody else gets meanwhile, and a folder.
+pub struct Place {
+    pub address: String,
+    folder: TempDir,
+    _reserved: TcpSocket,
+}
+
+impl Place {
+    pub fn reserve() -> Self {
+        // A socket that is bound and does not listen: connections are refused, the system gives the port to nobody, and
+        // a server that reuses addresses too, as all of ours do, may still listen there.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        Self { address, folder: tempfile::tempdir().unwrap(), _reserved: socket }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+/// A server's running process; killed when it goes out of scope.
+struct Running {
+    child: Child,
+    place: Place,
+}
+
+impl Running {
+    /// Starts a server in its folder, with its files written there, and waits until `/-/ready` answers.
+    async fn start(binary: &Path, place: Place, files: &[(&str, String)], arguments: &[&str]) -> Self {
+        for (name, text) in files {
+            let path = place.folder().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let child = Command::new(binary)
+            .current_dir(place.folder())
+            .args(arguments)
+            .arg(format!("--web.listen-address={}", place.address))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(place.folder().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut server = Self { child, place };
+        let (client, ready) = (client(), server.place.url("/-/ready"));
+        eventually("a server's start", || {
+            let ended = server.child.try_wait().unwrap();
+            assert!(ended.is_none(), "{} does not start: {}", binary.display(), server.log());
+            let request = client.get(&ready);
+            async { request.send().await.ok().filter(|answer| answer.status() == 200) }
+        })
+        .await;
+        server
+    }
+
+    /// Everything that it has written to stderr.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.place.folder().join("log")).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
