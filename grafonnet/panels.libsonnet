@@ -83,7 +83,11 @@ local timeSeries = {
 
   // A line at each limit.
   limits(list):: steps(ts, list) + custom.thresholdsStyle.withMode('dashed'),
-  logarithmic:: custom.scaleDistribution.withType('log') + custom.scaleDistribution.withLog(10),
+  // Without the 0, which a logarithm does not have.
+  logarithmic::
+    custom.scaleDistribution.withType('log')
+    + custom.scaleDistribution.withLog(10)
+    + { fieldConfig+: { defaults+: { min:: null } } },
   steps:: custom.withLineInterpolation('stepAfter'),
 };
 
@@ -110,7 +114,15 @@ local bars(title, description, targets, unit, width, height) =
   + b.options.withDisplayMode('basic')
   + b.options.withValueMode('color')
   + b.options.withNamePlacement('left')
+  + b.options.withSizing('manual')
+  + b.options.withMinVizHeight(16)
+  + b.options.withMaxVizHeight(32)
+  + b.options.text.withTitleSize(12)
+  + b.options.text.withValueSize(16)
   + b.standardOptions.withMin(0);
+
+// Names each bar, even where there is only one.
+local namedBy(label) = g.panel.barGauge.standardOptions.withDisplayName('${__field.labels.%s}' % label);
 
 local timeline(title, description, targets, width, height) =
   local t = g.panel.stateTimeline;
@@ -136,7 +148,11 @@ local table(title, description, targets, width, height) =
   common(t, title, description, targets, 'short', width, height)
   + t.options.withCellHeight('sm')
   + t.queryOptions.withTransformations([
-    t.queryOptions.transformation.withId('merge') + t.queryOptions.transformation.withOptions({}),
+    // The queries' rows are one when all their labels agree; their names and moments do not.
+    t.queryOptions.transformation.withId('organize')
+    + t.queryOptions.transformation.withOptions({ excludeByName: { Time: true, __name__: true } }),
+    t.queryOptions.transformation.withId('merge')
+    + t.queryOptions.transformation.withOptions({}),
   ])
   + plain(t);
 local columns(names, hidden) =
@@ -144,7 +160,7 @@ local columns(names, hidden) =
   t.queryOptions.withTransformationsMixin([
     t.queryOptions.transformation.withId('organize')
     + t.queryOptions.transformation.withOptions({
-      excludeByName: { [name]: true for name in ['Time', '__name__'] + hidden },
+      excludeByName: { [name]: true for name in hidden },
       indexByName: { [names[i][0]]: i for i in std.range(0, std.length(names) - 1) },
       renameByName: { [name[0]]: name[1] for name in names },
     }),
@@ -179,6 +195,7 @@ local latencyPercentiles(targets, width) =
     width,
   )
   + timeSeries.limits([[null, 'transparent'], [config.latencyThreshold, bad]])
+  + timeSeries.logarithmic
   + g.panel.timeSeries.standardOptions.withOverrides(quantileColours(g.panel.timeSeries))
   + g.panel.timeSeries.fieldConfig.defaults.custom.withFillOpacity(0);
 
@@ -197,7 +214,7 @@ local overview = {
       'reqps',
       11,
     )
-    + timeSeries.legendRight(['lastNotNull', 'max'], 330),
+    + timeSeries.legendRight(['lastNotNull'], 270),
 
   activeRequests(targets)::
     local gauge = g.panel.gauge;
@@ -262,7 +279,7 @@ local overview = {
       10,
     )
     + timeSeries.stackedBars
-    + timeSeries.legendRight(['lastNotNull', 'mean'], 240)
+    + timeSeries.legendRight(['lastNotNull'], 170)
     + g.panel.timeSeries.standardOptions.withOverrides(statusColours(g.panel.timeSeries)),
 
   errorsByType(targets)::
@@ -322,12 +339,13 @@ local overview = {
       9,
     )
     + g.panel.barGauge.standardOptions.withNoValue('no requests')
+    + namedBy('route')
     + steps(g.panel.barGauge, [[null, good], [config.latencyThreshold, bad]]),
 };
 
 local users = {
   users(targets)::
-    stat.base('Users', 'Users in the store, whoever wrote them. No value is good or bad by itself.', targets, 'short', 4, 6)
+    stat.base('Users', 'Users in the store, whoever wrote them. No value is good or bad by itself.', targets, 'locale', 4, 6)
     + stat.history,
   usersChanged(targets)::
     timeSeries.base(
@@ -341,13 +359,14 @@ local users = {
       'suffix:users/s',
       8,
       6,
-    ),
+    )
+    + timeSeries.legendRight(['lastNotNull'], 190),
   legacyActiveUsers(targets)::
     stat.base(
       'Active Users (legacy)',
       'As last set by `GET /update`: a figure of the origin, which says nothing about this service.',
       targets,
-      'short',
+      'locale',
       4,
       6,
     ),
@@ -488,9 +507,11 @@ local scrape = {
         ['version', 'Version'],
         ['revision', 'Revision'],
         ['rustc', 'Compiler'],
+        ['Value', 'Started'],
       ],
-      ['Value'],
-    ),
+      [],
+    )
+    + g.panel.table.standardOptions.withOverrides([column('Started', { unit: 'dateTimeAsLocal' })]),
 };
 
 local endpoints = {
@@ -520,7 +541,7 @@ local endpoints = {
     )
     + g.panel.table.options.withSortBy([{ displayName: 'Requests', desc: true }])
     + g.panel.table.standardOptions.withOverrides([
-      column('Requests', { decimals: 0 }),
+      column('Requests', { unit: 'locale', decimals: 0 }),
       column('Failed', {
         unit: 'percentunit',
         decimals: 2,
@@ -545,7 +566,8 @@ local endpoints = {
       |||,
       targets,
       'reqps',
-    ),
+    )
+    + timeSeries.legendRight(['mean', 'max'], 300),
   errorsByRoute(targets)::
     timeSeries.base(
       'Error Rate',
@@ -557,6 +579,7 @@ local endpoints = {
       targets,
       'percentunit',
     )
+    + timeSeries.legendRight(['mean', 'max'], 300)
     + timeSeries.limits([[null, 'transparent'], [config.errorRatio.critical, bad]]),
   durationHeatmap(targets)::
     local heatmap = g.panel.heatmap;
@@ -596,6 +619,8 @@ local endpoints = {
       targets,
       's',
     )
+    + timeSeries.legendRight(['mean', 'max'], 300)
+    + timeSeries.logarithmic
     + timeSeries.limits([[null, 'transparent'], [config.latencyThreshold, bad]]),
   statusesByRoute(targets)::
     timeSeries.base(
@@ -608,6 +633,7 @@ local endpoints = {
       targets,
       'reqps',
     )
+    + timeSeries.legendRight(['mean', 'max'], 320)
     + timeSeries.stackedBars
     + g.panel.timeSeries.standardOptions.withOverrides(statusColours(g.panel.timeSeries)),
   ratePattern(targets)::
@@ -660,7 +686,7 @@ local slo = {
       targets,
       'percentunit',
       4,
-      5,
+      6,
     )
     + g.panel.stat.standardOptions.withDecimals(3)
     + g.panel.stat.standardOptions.withNoValue('no traffic')
@@ -676,7 +702,7 @@ local slo = {
       targets,
       'percentunit',
       4,
-      5,
+      6,
     )
     + g.panel.stat.standardOptions.withDecimals(1)
     + g.panel.stat.standardOptions.withNoValue('no traffic')
@@ -692,10 +718,10 @@ local slo = {
       targets,
       'percentunit',
       8,
-      10,
+      6,
     )
     + { fieldConfig+: { defaults+: { min:: null, max: 1 } } }
-    + timeSeries.legendBelow(['lastNotNull', 'min']),
+    + g.panel.timeSeries.options.legend.withShowLegend(false),
   burnRates(name, targets)::
     timeSeries.base(
       'Burn Rate',
@@ -707,8 +733,9 @@ local slo = {
       targets,
       'suffix:×',
       12,
-      10,
+      9,
     )
+    + timeSeries.legendRight(['lastNotNull'], 190)
     + timeSeries.limits(
       [[null, 'transparent']]
       + std.reverse([[config.burnRates[i].factor, pairColours[i]] for i in std.range(0, std.length(config.burnRates) - 1)])
@@ -732,13 +759,13 @@ local slo = {
       targets,
       'percentunit',
       8,
-      5,
+      6,
     )
     + g.panel.barGauge.standardOptions.withMax(1)
     + g.panel.barGauge.standardOptions.withNoValue('no traffic')
     + growing(g.panel.barGauge, { warning: 0.5, critical: 1 }),
   spentByRoute(name, targets)::
-    bars(
+    table(
       'What Spends the Budget',
       |||
         Each route's share of the requests that missed the objective in the time range.
@@ -746,13 +773,21 @@ local slo = {
         **Good:** nothing here. Begin with the longest bar.
       |||,
       targets,
-      'percentunit',
       12,
-      10,
+      9,
     )
-    + g.panel.barGauge.standardOptions.withMax(1)
-    + g.panel.barGauge.standardOptions.withNoValue('nothing missed it')
-    + steps(g.panel.barGauge, [[null, 'orange']]),
+    + columns([['route', 'Route'], ['Value', 'Share']], [])
+    + g.panel.table.standardOptions.withNoValue('nothing missed it')
+    + g.panel.table.standardOptions.withOverrides([
+      column('Share', {
+        unit: 'percentunit',
+        min: 0,
+        max: 1,
+        color: { mode: 'fixed', fixedColor: 'orange' },
+        'custom.cellOptions': { type: 'gauge', mode: 'basic', valueDisplayMode: 'text' },
+      }),
+      column('Route', { 'custom.width': 220 }),
+    ]),
   history(targets)::
     stat.base(
       'History behind the Figures',
@@ -825,7 +860,7 @@ local jobs = {
       |||,
       targets,
       24,
-      9,
+      7,
     )
     + columns(
       [
@@ -892,6 +927,7 @@ local jobs = {
       12,
       9,
     )
+    + timeSeries.legendRight(['lastNotNull'], 210)
     + timeSeries.steps,
   successAge(targets)::
     timeSeries.base(
@@ -907,6 +943,7 @@ local jobs = {
       12,
       9,
     )
+    + timeSeries.legendRight(['lastNotNull'], 210)
     + timeSeries.limits([[null, 'transparent'], [1, bad]]),
   importedRows(targets)::
     bars(
@@ -939,7 +976,8 @@ local jobs = {
       's',
       8,
       7,
-    ),
+    )
+    + timeSeries.legendRight(['lastNotNull'], 210),
   servicePushes(targets)::
     timeSeries.base(
       'Pushes by Services',

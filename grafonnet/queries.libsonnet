@@ -120,7 +120,16 @@ local scrape = {
   up: [target('up{%(service)s}' % selectors, '{{instance}}')],
   scrapeDuration: [target('scrape_duration_seconds{%(service)s}' % selectors, '{{instance}}')],
   series: [target('scrape_samples_post_metric_relabeling{%(service)s}' % selectors, '{{instance}}')],
-  versions: [table('api_build_info{%(service)s}' % selectors)],
+  // The value is when the process started, in milliseconds, as dates are drawn from.
+  versions: [
+    table(
+      |||
+        1000 * api_build_info{%(service)s}
+        * on (job, instance) group_left ()
+          process_start_time_seconds{%(service)s}
+      ||| % selectors
+    ),
+  ],
 };
 
 local pattern(expr) = [
@@ -207,15 +216,14 @@ local slo = {
     for pair in config.burnRates
   ],
   spentByRoute(slo):: [
-    now(
+    table(
       |||
         sort_desc(
           sum by (route) (avg_over_time(job_route:slo_errors:rate%(window)s{job=~"$job", slo="%(slo)s"}[$__range]))
           / on () group_left ()
             (sum(avg_over_time(job_route:slo_errors:rate%(window)s{job=~"$job", slo="%(slo)s"}[$__range])) > 0)
         ) > 0
-      ||| % objective(slo),
-      '{{route}}',
+      ||| % objective(slo)
     ),
   ],
   history: [

@@ -20,7 +20,7 @@ dashboard.new(
   'Service level objectives of the users API: error budgets and what spends them.',
   [variables.datasource, variables.job],
   [objective(name) for name in std.objectFields(config.objectives)]
-  + [panels.history(queries.history)],
+  + [dashboard.row('What these figures rest on', [panels.history(queries.history)])],
   refresh='1m',
   from='now-6h',
 )
