@@ -28,13 +28,17 @@ check-rules: tools ## promtool on the configuration of Prometheus, its rules and
 	scripts/check-rules.sh
 
 check-rendered: tools ## Fail when rules or dashboards differ from their Jsonnet sources
-	scripts/render.sh --check rules dashboards
+	scripts/render.sh --check rules dashboards docs
 
 rules: tools ## Render prometheus/rules from its Jsonnet sources
 	scripts/render.sh rules
 
 dashboards: tools ## Render grafonnet/rendered from its Jsonnet sources; needs grafonnet in vendor/ (jb install)
 	scripts/render.sh dashboards
+
+docs: tools ## Write docs/metrics.md from the registry and docs/dashboards.md from the rendered dashboards
+	$(CARGO) run --locked --quiet --example metrics_reference >docs/metrics.md
+	scripts/render.sh docs
 
 deny: ## Licences, sources and duplicate versions of the dependencies, where cargo-deny is installed
 	scripts/deny.sh

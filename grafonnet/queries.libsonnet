@@ -35,11 +35,11 @@ local occurred(expr, by, total, nothing) = |||
     label_replace(0 * sum(rate(%(total)s[$__rate_interval])), "%(label)s", "%(nothing)s", "", "")
 ||| % {
   expr: expr,
-  by: by,
+  by: std.join(', ', by),
+  // The last of the labels is the one that the legend ends with.
+  label: by[std.length(by) - 1],
   total: total,
   nothing: nothing,
-  // The last of the labels is the one that the legend ends with.
-  label: local labels = std.split(by, ', '); labels[std.length(labels) - 1],
 };
 
 local requests = 'http_requests_total{%(requests)s}' % selectors;
@@ -71,7 +71,7 @@ local overview = {
     target(
       occurred(
         'sum by (method, route) (rate(%s[%s]))' % [requests, config.window],
-        'method, route',
+        ['method', 'route'],
         requests,
         'no requests',
       ),
@@ -83,13 +83,13 @@ local overview = {
   errorRate: [target(failedShare('', config.window), 'failed')],
   requestsByStatusCode: [
     target(
-      occurred('sum by (status) (rate(%s[$__rate_interval]))' % requests, 'status', requests, 'no requests'),
+      occurred('sum by (status) (rate(%s[$__rate_interval]))' % requests, ['status'], requests, 'no requests'),
       '{{status}}',
     ),
   ],
   errorsByType: [
     target(
-      occurred('sum by (error_type) (rate(%s[$__rate_interval]))' % errors, 'error_type', errors, 'no errors'),
+      occurred('sum by (error_type) (rate(%s[$__rate_interval]))' % errors, ['error_type'], errors, 'no errors'),
       '{{error_type}}',
     ),
   ],
@@ -141,7 +141,7 @@ local pattern(expr) = [
 local endpoints = {
   rateByRoute: [
     target(
-      occurred('sum by (route) (rate(%s[$__rate_interval]))' % requests, 'route', requests, 'no requests'),
+      occurred('sum by (route) (rate(%s[$__rate_interval]))' % requests, ['route'], requests, 'no requests'),
       '{{route}}',
     ),
   ],
@@ -159,7 +159,7 @@ local endpoints = {
     target(
       occurred(
         'sum by (route, status) (rate(%s[$__rate_interval]))' % requests,
-        'route, status',
+        ['route', 'status'],
         requests,
         'no requests',
       ),

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Renders rules and dashboards from their Jsonnet sources. `--check` renders beside them and fails when what is committed
+# Renders rules and dashboards from their Jsonnet sources, and the page about the dashboards from these. `--check` renders beside them and fails when what is committed
 # differs. Dashboards need grafonnet under vendor/ (`jb install`); where it is not there, that is said, and they are left
 # as they are.
 #
-#   scripts/render.sh [--check] rules|dashboards...
+#   scripts/render.sh [--check] rules|dashboards|docs...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -59,11 +59,23 @@ dashboards() {
     keep dashboards grafonnet/rendered
 }
 
+docs() {
+    "$jsonnet" -S grafonnet/reference.jsonnet >"$work/dashboards.md"
+    if [ $check = false ]; then
+        cp "$work/dashboards.md" docs/dashboards.md
+    elif ! diff -u docs/dashboards.md "$work/dashboards.md"; then
+        echo "render: docs/dashboards.md differs from grafonnet/rendered: run \`make docs\`" >&2
+        exit 1
+    else
+        echo "render: docs/dashboards.md is as the dashboards say"
+    fi
+}
+
 for what in "$@"; do
     case $what in
-    rules | dashboards) $what ;;
+    rules | dashboards | docs) $what ;;
     *)
-        echo "render: $what is neither rules nor dashboards" >&2
+        echo "render: $what is none of rules, dashboards, docs" >&2
         exit 2
         ;;
     esac
