@@ -37,7 +37,7 @@ dashboards: tools ## Render grafonnet/rendered from its Jsonnet sources; needs g
 	scripts/render.sh dashboards
 
 docs: tools ## Write docs/metrics.md from the registry and docs/dashboards.md from the rendered dashboards
-	$(CARGO) run --locked --quiet --example metrics_reference >docs/metrics.md
+	$(CARGO) run --locked --quiet --example metrics_reference >target/metrics.md && mv target/metrics.md docs/metrics.md
 	scripts/render.sh docs
 
 deny: ## Licences, sources and duplicate versions of the dependencies, where cargo-deny is installed

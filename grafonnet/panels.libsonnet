@@ -15,6 +15,8 @@ local common(panel, title, description, targets, unit, width, height) =
   + panel.queryOptions.withTargets(targets)
   + panel.queryOptions.withDatasource('prometheus', '${datasource}')
   + panel.standardOptions.withUnit(unit)
+  // Says that all is well with the panel itself.
+  + panel.standardOptions.withNoValue('nothing in this time range')
   + panel.gridPos.withW(width)
   + panel.gridPos.withH(height);
 

@@ -124,7 +124,7 @@ pub const API_BUILD_INFO: Definition = Definition {
     labels: &["version", "revision", "rustc"],
 };
 
-// ---- Pushing from the service: on its own registry, while push is on ----
+// ---- Pushing from the service, while push is on ----
 
 /// Pushes tried by this process.
 pub const PUSH_ATTEMPTS_TOTAL: Definition = Definition {
