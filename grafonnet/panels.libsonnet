@@ -171,10 +171,10 @@ local columns(names, hidden) =
 // ---- The panels ----
 
 local statusColours(panel) = [
-  override(panel, '/(^| )2..$/', { color: { mode: 'shades', fixedColor: 'green' } }),
-  override(panel, '/(^| )3..$/', { color: { mode: 'shades', fixedColor: 'blue' } }),
-  override(panel, '/(^| )4..$/', { color: { mode: 'shades', fixedColor: 'orange' } }),
-  override(panel, '/(^| )5..$/', { color: { mode: 'shades', fixedColor: 'red' } }),
+  override(panel, '/(^| )2..$/', { color: { mode: 'fixed', fixedColor: 'green' } }),
+  override(panel, '/(^| )3..$/', { color: { mode: 'fixed', fixedColor: 'blue' } }),
+  override(panel, '/(^| )4..$/', { color: { mode: 'fixed', fixedColor: 'orange' } }),
+  override(panel, '/(^| )5..$/', { color: { mode: 'fixed', fixedColor: 'red' } }),
 ];
 local quantileColours(panel) = [
   override(panel, '/^P50$/', { color: { mode: 'fixed', fixedColor: 'green' } }),
