@@ -7,7 +7,7 @@ CARGO ?= cargo
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-test: check-format lint tools check-rendered check-rules unit doc deny ## Everything that must pass: formatting, lints, rules, all tests, docs, licences
+test: check-format lint tools check-rendered check-rules check-alertmanager unit doc deny ## Everything that must pass: formatting, lints, rules, all tests, docs, licences
 
 check-format: ## Fail when a file is not formatted
 	$(CARGO) fmt --all --check
@@ -26,6 +26,9 @@ tools: ## Unpack the servers that the tests need into target/tools, where they a
 
 check-rules: tools ## promtool on the configuration of Prometheus, its rules and their tests
 	scripts/check-rules.sh
+
+check-alertmanager: tools ## amtool on the configuration of Alertmanager: that it is valid, and whom alerts reach
+	scripts/check-alertmanager.sh
 
 check-rendered: tools ## Fail when rules or dashboards differ from their Jsonnet sources
 	scripts/render.sh --check rules dashboards docs

@@ -128,9 +128,12 @@ pub struct Test {
     pub run: fn(Vec<PathBuf>),
 }
 
-/// Makes a [`Test`] of an async function that takes the tools' paths.
+/// Makes a [`Test`] of an async function that takes the tools' paths, or of a plain one that needs none.
 #[macro_export]
 macro_rules! needs {
+    ([], $test:path) => {
+        $crate::servers::Test { name: stringify!($test), tools: &[], run: |_| $test() }
+    };
     ([$($tool:expr),+], $test:path) => {
         $crate::servers::Test {
             name: stringify!($test),

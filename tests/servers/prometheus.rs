@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::Client;
-use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -65,7 +64,13 @@ impl Prometheus {
     pub async fn start_with(binary: &Path, place: Place, config: &Value, files: &[(&str, String)]) -> Self {
         // JSON is YAML.
         let files = [files, &[("prometheus.yml", config.to_string())]].concat();
-        let arguments = ["--config.file=prometheus.yml", "--storage.tsdb.path=data"];
+        let arguments = [
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=data",
+            // Scrapes begin at once instead of 5 s after the start: for so long targets would be absent to rules whose
+            // `for` a test may have scaled down.
+            "--scrape.discovery-reload-interval=100ms",
+        ];
         let running = Running::start(binary, place, &files, &arguments).await;
         Self { running, client: client() }
     }
@@ -100,7 +105,7 @@ impl Prometheus {
     /// A query over a range of time, its ends in Unix seconds, with a point every `step` seconds.
     pub async fn query_range(&self, promql: &str, (start, end): (f64, f64), step: f64) -> Matrix {
         let [start, end, step] = [start, end, step].map(|seconds| seconds.to_string());
-        let parameters = [("query", promql), ("start", &start), ("end", &end), ("step", &step)];
+        let parameters = [("query", promql), ("start", &*start), ("end", &*end), ("step", &*step)];
         let data = self.ask("query_range", &parameters).await;
         let series = data["result"].as_array().unwrap().iter();
         series
@@ -133,7 +138,7 @@ impl Prometheus {
         serde_json::from_value(data["groups"].take()).unwrap()
     }
 
-    async fn ask(&self, question: &str, parameters: &(impl Serialize + std::fmt::Debug + ?Sized)) -> Value {
+    async fn ask(&self, question: &str, parameters: &[(&str, &str)]) -> Value {
         let request = self.client.get(self.running.place.url(&format!("/api/v1/{question}"))).query(parameters);
         let mut answer: Value = request.send().await.unwrap().json().await.unwrap();
         assert_eq!(answer["status"], "success", "{question} {parameters:?}: {answer}");
