@@ -291,7 +291,7 @@ local overview = {
         Responses of 400 and above per second by kind of error, of all routes: the choice of routes does not apply here.
 
         **Good:** few, and of the caller's making (`validation`, `not_found`). **Otherwise:** `store_…` is the database,
-        `overloaded` too many requests at once, `deadline_exceeded` a handler that took too long, `panic` a bug. The log
+        `overloaded` too many requests at once, `timeout` a handler past its deadline, `panic` a bug. The log
         has each with its request id.
       |||,
       targets,
@@ -635,9 +635,54 @@ local endpoints = {
       targets,
       'reqps',
     )
-    + timeSeries.legendRight(['mean', 'max'], 320)
+    + timeSeries.legendRight(['mean'], 280)
     + timeSeries.stackedBars
     + g.panel.timeSeries.standardOptions.withOverrides(statusColours(g.panel.timeSeries)),
+  recordedPercentiles(targets)::
+    timeSeries.base(
+      'Latency Percentiles of All Routes',
+      |||
+        P50, P95 and P99 of all routes and instances over %s, as recorded.
+
+        **Good:** level over days, P95 below the dashed line. A step that stays is a change; see what was deployed.
+      ||| % config.window,
+      targets,
+      's',
+      8,
+    )
+    + timeSeries.limits([[null, 'transparent'], [config.latencyThreshold, bad]])
+    + timeSeries.logarithmic
+    + g.panel.timeSeries.standardOptions.withOverrides(quantileColours(g.panel.timeSeries))
+    + g.panel.timeSeries.fieldConfig.defaults.custom.withFillOpacity(0),
+  recordedPercentilesByRoute(targets)::
+    timeSeries.base(
+      'Latency Percentiles by Route',
+      |||
+        P50, P95 and P99 of each route and of all instances over %s, as recorded.
+
+        **Good:** level over days.
+      ||| % config.window,
+      targets,
+      's',
+      8,
+    )
+    + timeSeries.logarithmic
+    + timeSeries.legendRight(['mean'], 230)
+    + g.panel.timeSeries.fieldConfig.defaults.custom.withFillOpacity(0),
+  recordedMean(targets)::
+    timeSeries.base(
+      'Mean Duration by Route',
+      |||
+        The mean time to answer of each route and of all instances over %s, as recorded.
+
+        **Good:** level over days.
+      ||| % config.window,
+      targets,
+      's',
+      8,
+    )
+    + timeSeries.logarithmic
+    + timeSeries.legendRight(['mean'], 200),
   ratePattern(targets)::
     timeSeries.base(
       'Request Rate: the Same Hour of Other Days',

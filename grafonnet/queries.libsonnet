@@ -171,6 +171,20 @@ local endpoints = {
     table(failedShare(' by (route)', '$__range')),
     table(mean('$__range')),
   ] + [table(quantile(q, 'route, ', '$__range')) for q in config.quantiles],
+  recordedPercentiles: [
+    target('job:http_request_duration_seconds:p%d_%s{job=~"$job"}' % [q * 100, config.window], 'P%d' % (q * 100))
+    for q in config.quantiles
+  ],
+  recordedPercentilesByRoute: [
+    target(
+      'job_route:http_request_duration_seconds:p%d_%s{%s}' % [q * 100, config.window, selectors.routes],
+      '{{route}} P%d' % (q * 100),
+    )
+    for q in config.quantiles
+  ],
+  recordedMean: [
+    target('job_route:http_request_duration_seconds:mean%(window)s{%(routes)s}' % selectors, '{{route}}'),
+  ],
   ratePattern: pattern('sum(job_route:http_requests:rate%(window)s{%(routes)s}%%(offset)s)' % selectors),
   latencyPattern: pattern(
     |||

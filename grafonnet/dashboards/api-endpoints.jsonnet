@@ -18,7 +18,11 @@ dashboard.new(
     'latencyPercentiles',
     'p95ByRoute',
     'statusesByRoute',
-    'ratePattern',
-    'latencyPattern',
-  ]),
+  ])
+  + [
+    dashboard.row(
+      'Over hours and days: all instances, without probes, from recorded rules',
+      draw(['ratePattern', 'latencyPattern', 'recordedPercentiles', 'recordedPercentilesByRoute', 'recordedMean']),
+    ),
+  ],
 )

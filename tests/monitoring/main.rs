@@ -14,12 +14,18 @@ mod servers;
 #[path = "../it/support.rs"]
 mod support;
 
+mod stack;
+
+mod fixture;
+
 mod contract;
+mod expressions;
+mod lint;
 mod notifications;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let modules = [contract::tests(), notifications::tests()];
+    let modules = [expressions::tests(), lint::tests(), contract::tests(), notifications::tests()];
     servers::run(modules.into_iter().flatten().collect())
 }

@@ -7,7 +7,8 @@ use tokio::io::AsyncWriteExt;
 
 use crate::needs;
 use crate::runs::{Jobs, Run, Shown, TO_THE_SPOOL, now};
-use crate::servers::pushgateway::{Place, Pushgateway};
+use crate::servers::Place;
+use crate::servers::pushgateway::Pushgateway;
 use crate::servers::{PUSHGATEWAY, Test};
 use crate::support::{Samples, in_time};
 

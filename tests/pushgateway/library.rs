@@ -11,7 +11,8 @@ use rand::{RngExt, SeedableRng};
 
 use crate::needs;
 use crate::runs::found;
-use crate::servers::pushgateway::{Place, Pushgateway};
+use crate::servers::Place;
+use crate::servers::pushgateway::Pushgateway;
 use crate::servers::{PUSHGATEWAY, Test};
 use crate::support::{Sample, Samples, eventually};
 

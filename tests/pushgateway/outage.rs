@@ -13,7 +13,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::needs;
 use crate::runs::{Jobs, Run, Shown, TO_THE_SPOOL, UNTIL_GO, WITH_SPOOL, found, gone, now};
-use crate::servers::pushgateway::{Place, Pushgateway};
+use crate::servers::Place;
+use crate::servers::pushgateway::Pushgateway;
 use crate::servers::{PUSHGATEWAY, Test};
 use crate::support::{Answer, Process, client, eventually, in_time};
 

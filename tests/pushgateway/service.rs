@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 
 use crate::needs;
 use crate::runs::{Run, found, now};
-use crate::servers::pushgateway::{Place, Pushgateway};
+use crate::servers::Place;
+use crate::servers::pushgateway::Pushgateway;
 use crate::servers::{PUSHGATEWAY, Test};
 use crate::support::{Answer, Process, Server, binary, client, eventually, in_time};
 

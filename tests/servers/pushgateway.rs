@@ -8,17 +8,9 @@ use std::sync::Arc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
+use super::Place;
 use crate::support::{Answer, Samples, client, eventually};
-
-/// Where a gateway is, was, or is going to be: an address that nobody else gets meanwhile, and a folder.
-pub struct Place {
-    pub address: String,
-    folder: TempDir,
-    _reserved: TcpSocket,
-}
 
 /// A running gateway; killed when it goes out of scope. It writes what it holds to its folder when it is told to end
 /// ([`Pushgateway::stop`]), and not when it is killed.
@@ -29,22 +21,6 @@ pub struct Pushgateway {
     place: Arc<Place>,
 }
 
-impl Place {
-    pub fn reserve() -> Arc<Self> {
-        // A socket that is bound and does not listen: connections are refused, the system gives the port to nobody, and
-        // the gateway, which reuses addresses too, may still listen there.
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = socket.local_addr().unwrap().to_string();
-        Arc::new(Self { address, folder: tempfile::tempdir().unwrap(), _reserved: socket })
-    }
-
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-}
-
 impl Pushgateway {
     /// Starts at a place of its own, and waits until it answers.
     pub async fn start(binary: &Path) -> Self {
@@ -52,8 +28,9 @@ impl Pushgateway {
     }
 
     /// Starts with what an earlier one wrote there, if any did.
-    pub async fn start_at(binary: &Path, place: Arc<Place>) -> Self {
-        let folder = place.folder.path();
+    pub async fn start_at(binary: &Path, place: impl Into<Arc<Place>>) -> Self {
+        let place = place.into();
+        let folder = place.folder();
         let mut child = Command::new(binary)
             .current_dir(folder)
             .arg(format!("--web.listen-address={}", place.address))
