@@ -227,7 +227,7 @@ local overview = {
         Requests being handled at this moment, on all instances.
 
         **Good:** below %(warning)d. **From %(critical)d:** requests come faster than they are answered; look at the
-        latency beside it. Above %(alert)d for two minutes *TooManyActiveRequests* makes a ticket.
+        latency beside it. Above %(alert)d *TooManyActiveRequests* makes a ticket.
       ||| % config.requestsInProgress,
       targets,
       'short',
@@ -249,8 +249,8 @@ local overview = {
         The share of the last %(window)s' requests that failed, which is answered with a 5xx status. 0 %% is traffic
         without a failure; without traffic there is no number.
 
-        **Good:** below %(warning)s. **From %(critical)s** for five minutes *HighErrorRate* pages somebody; *Errors by
-        Type* says what kind of failure it is.
+        **Good:** below %(warning)s. **From %(critical)s** *HighErrorRate* pages somebody; *Errors by Type* says what kind of
+        failure it is.
       ||| % {
         window: config.window,
         warning: percent(config.errorRatio.warning),
@@ -458,7 +458,7 @@ local scrape = {
       |||
         Whether Prometheus could scrape the instance.
 
-        **Good:** green throughout. Red for a minute: *ApiDown* pages somebody; nothing is counted meanwhile.
+        **Good:** green throughout. While it is red nothing is counted, and *ApiDown* pages somebody.
       |||,
       targets,
       8,
@@ -801,8 +801,8 @@ local slo = {
       |||
         Each alert's burn rate as a share of its limit; the lower of its two windows decides.
 
-        **Good:** below 50 %. At 100 % *ApiErrorBudgetBurn* is about to fire, once 10 requests have failed.
-      |||,
+        **Good:** below 50 %%. At 100 %% *ApiErrorBudgetBurn* is about to fire, if at least %d requests have failed.
+      ||| % config.minFailures,
       targets,
       'percentunit',
       8,
@@ -983,7 +983,7 @@ local jobs = {
         The time since the last success as a share of the time that the job may take from one to the next. Only jobs with
         `--expect-every`.
 
-        **Good:** a saw below the dashed line. Above it for five minutes *BatchJobOverdue* pages somebody.
+        **Good:** a saw below the dashed line. Above it *BatchJobOverdue* pages somebody.
       |||,
       targets,
       'percentunit',

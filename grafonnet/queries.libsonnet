@@ -252,7 +252,7 @@ local jobs = {
   local selected = 'job=~"$batch_job"',
   local overdue = |||
     (
-      time() - batch_job_last_success_timestamp_seconds{%(selected)s}
+      time() - max_over_time(batch_job_last_success_timestamp_seconds{%(selected)s}[%(history)s])
       or
         # It never succeeded: since its first start that is known.
         time() - min_over_time(batch_job_last_start_timestamp_seconds{%(selected)s}[%(history)s])

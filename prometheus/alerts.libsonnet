@@ -47,13 +47,22 @@ local traffic(name, comparison, factor, summary) =
     ) % [config.traffic.window, vars.baseline],
   );
 
+// How many requests missed the objective within a window. The rates over days are averages over the time that has
+// samples; from them, 3 failures in a service's first hour would be 72 a day. Each request is in one of the recorded rates
+// that stand a window apart.
+local failures(window) =
+  if duration.seconds(window) < duration.seconds(config.longWindow) then
+    'round(job:slo_errors:rate%s * %d)' % [window, duration.seconds(window)]
+  else
+    'round(sum_over_time(job:slo_errors:rate%(short)s[%(window)s:%(short)s]) * %(seconds)d)'
+    % { window: window, short: config.window, seconds: duration.seconds(config.window) };
+
 local errorBudgetBurn(pair) =
   local limits = pair {
-    window: config.window,
-    seconds: duration.seconds(pair.long),
+    failures: failures(pair.long),
     minFailures: config.minFailures,
-    budgetWindow: config.budgetWindow,
-    lasts: duration.seconds(config.budgetWindow) / pair.factor / 3600,
+    budgetDays: duration.seconds(config.budgetWindow) / 86400,
+    lasts: duration.seconds(config.budgetWindow) / pair.factor / 86400,
   };
   alert(
     'ApiErrorBudgetBurn',
@@ -64,12 +73,12 @@ local errorBudgetBurn(pair) =
       and
         job:slo_errors_per_request:burn_rate%(short)s > %(factor)g
       and
-        job:slo_errors:rate%(long)s * %(seconds)d >= %(minFailures)d
+        %(failures)s >= %(minFailures)d
     ||| % limits,
     '{{ $labels.job }} burns the error budget of its {{ $labels.slo }} objective',
     (
       'Over the last %(long)s its {{ $labels.slo }} error budget was used {{ $value | printf "%%.1f" }} times as fast as '
-      + 'allowed; at %(factor)g times, the budget of %(budgetWindow)s is gone within %(lasts)d h.'
+      + 'allowed. The limit is %(factor)g, at which the budget of %(budgetDays)d days is gone within %(lasts).3g days.'
     ) % limits,
     'api-slo',
     { window: pair.long },
@@ -96,7 +105,7 @@ local red = [
     |||
       job:http_requests_failed_per_request:ratio_rate%(window)s > %(errorRatioLimit)g
       and
-        job:http_requests_failed:rate%(window)s * %(seconds)d >= %(minFailures)d
+        round(job:http_requests_failed:rate%(window)s * %(seconds)d) >= %(minFailures)d
     ||| % vars,
     '{{ $labels.job }} fails {{ $value | humanizePercentage }} of its requests',
     (
@@ -111,7 +120,7 @@ local red = [
     |||
       job:http_request_duration_seconds:p95_%(window)s > %(latencyThreshold)g
       and
-        job:http_requests:rate%(window)s * %(seconds)d >= %(minRequests)d
+        round(job:http_requests:rate%(window)s * %(seconds)d) >= %(minRequests)d
     ||| % vars,
     '{{ $labels.job }} is slow: the p95 is {{ $value | humanizeDuration }}',
     'One request in 20 of the last %s took longer than {{ $value | humanizeDuration }}; the limit is %d ms.'
@@ -160,7 +169,8 @@ local jobs = [
     '5m',
     |||
       (
-        time() - batch_job_last_success_timestamp_seconds
+        # The latest success that is known: a gateway that lost its state has it no more.
+        time() - max_over_time(batch_job_last_success_timestamp_seconds[%(jobHistory)s])
         or
           # It never succeeded: since its first start that is known.
           time() - min_over_time(batch_job_last_start_timestamp_seconds[%(jobHistory)s])
@@ -184,7 +194,8 @@ local jobs = [
         absent(up{job="%(pushgatewayJob)s"})
     ||| % vars,
     'The Pushgateway is down',
-    'Prometheus cannot scrape it. Jobs cannot tell how they went, and no overdue or failed job is noticed.',
+    'Prometheus cannot scrape {{ with $labels.instance }}{{ . }}{{ else }}any gateway{{ end }}. Jobs cannot tell how they '
+    + 'went, and no overdue or failed job is noticed.',
     'batch-jobs',
   ),
   alert(

@@ -73,7 +73,8 @@
 
   // ---- Batch jobs and the scrape ----
 
-  // How far back the first start of a job that never succeeded is looked for.
+  // How far back a job's last success is looked for where the gateway has lost it, and the first start of a job that
+  // never succeeded.
   jobHistory: '7d',
   // Each scrape job's `sample_limit` in prometheus.yml, and the share of it that is worth a ticket: at the limit
   // itself Prometheus drops the whole scrape.

@@ -192,7 +192,8 @@ local fromCounters(slo, window) =
     for kind in ['requests', 'errors']
   ];
 
-// ... and over days from the rates already recorded: that many samples of every counter would cost too much.
+// ... and over days from the rates already recorded: that many samples of every counter would cost too much. These are
+// averages over the time that has samples, which is all of the window only once the service is that old.
 local fromRates(window) = [
   rule(
     'job:slo_%s:rate%s' % [kind, window],
@@ -205,9 +206,10 @@ local fromRates(window) = [
 // counts as failed, in the share that it has of the window. A window without traffic and without such time says nothing.
 local errorRatio(slo, window) =
   sloRule(slo, 'job:slo_errors_per_request:ratio_rate' + window, |||
-    1 - (
-      1 - job:slo_errors:rate%(window)s{slo="%(slo)s"} / (job:slo_requests:rate%(window)s{slo="%(slo)s"} > 0)
-    ) * ignoring (slo) avg_over_time(job:up:max[%(window)s])
+    1 - avg_over_time(job:up:max[%(window)s])
+    + avg_over_time(job:up:max[%(window)s]) * ignoring (slo) (
+      job:slo_errors:rate%(window)s{slo="%(slo)s"} / (job:slo_requests:rate%(window)s{slo="%(slo)s"} > 0)
+    )
     or
       1 - avg_over_time(job:up:max[%(window)s]) > 0
   ||| % { window: window, slo: slo });

@@ -16,16 +16,33 @@ mod support;
 
 mod stack;
 
+#[allow(dead_code, reason = "shared with the tests of jobs, which use all of it")]
+#[path = "../pushgateway/runs.rs"]
+mod runs;
+
 mod fixture;
 
+mod accuracy;
 mod contract;
+mod expected;
 mod expressions;
+mod grafana;
+mod history;
 mod lint;
 mod notifications;
+mod numbers;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let modules = [expressions::tests(), lint::tests(), contract::tests(), notifications::tests()];
+    let modules = [
+        accuracy::tests(),
+        expressions::tests(),
+        grafana::tests(),
+        lint::tests(),
+        contract::tests(),
+        numbers::tests(),
+        notifications::tests(),
+    ];
     servers::run(modules.into_iter().flatten().collect())
 }
