@@ -123,7 +123,7 @@ local red = [
         round(job:http_requests:rate%(window)s * %(seconds)d) >= %(minRequests)d
     ||| % vars,
     '{{ $labels.job }} is slow: the p95 is {{ $value | humanizeDuration }}',
-    'One request in 20 of the last %s took longer than {{ $value | humanizeDuration }}; the limit is %d ms.'
+    '5 %% of the requests of the last %s took longer than {{ $value | humanizeDuration }}; the limit is %d ms.'
     % [config.window, config.latencyThreshold * 1000],
   ),
   alert(
