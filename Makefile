@@ -31,13 +31,13 @@ check-alertmanager: tools ## amtool on the configuration of Alertmanager: that i
 	scripts/check-alertmanager.sh
 
 check-rendered: tools ## Fail when rules or dashboards differ from their Jsonnet sources
-	scripts/render.sh --check rules dashboards docs
+	scripts/render.sh --check sources rules dashboards docs
 
 rules: tools ## Render prometheus/rules from its Jsonnet sources
-	scripts/render.sh rules
+	scripts/render.sh sources rules
 
 dashboards: tools ## Render grafonnet/rendered from its Jsonnet sources; needs grafonnet in vendor/ (jb install)
-	scripts/render.sh dashboards
+	scripts/render.sh sources dashboards
 
 docs: tools ## Write docs/metrics.md from the registry and docs/dashboards.md from the rendered dashboards
 	$(CARGO) run --locked --quiet --example metrics_reference >target/metrics.md && mv target/metrics.md docs/metrics.md

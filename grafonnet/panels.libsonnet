@@ -867,7 +867,7 @@ local jobs = {
   failed(targets)::
     count(
       'Failed',
-      'Jobs whose last run failed. **Good:** 0. Otherwise read the run\'s own output; the exit code is in the table.',
+      "Jobs whose last run failed. **Good:** 0. Otherwise read the run's own output; the exit code is in the table.",
       targets,
       [[null, good], [1, bad]],
     ),
@@ -882,7 +882,7 @@ local jobs = {
   rejected(targets)::
     count(
       'Pushes Rejected',
-      'Groups whose last push the gateway threw away. **Good:** 0. Otherwise the pusher\'s log has the gateway\'s answer.',
+      "Groups whose last push the gateway threw away. **Good:** 0. Otherwise the pusher's log has the gateway's answer.",
       targets,
       [[null, good], [1, bad]],
     ),

@@ -3,7 +3,9 @@
 # differs. Dashboards need grafonnet under vendor/ (`jb install`); where it is not there, that is said, and they are left
 # as they are.
 #
-#   scripts/render.sh [--check] rules|dashboards|docs...
+#   scripts/render.sh [--check] sources|rules|dashboards|docs...
+#
+# `sources` formats the Jsonnet files themselves, with the jsonnetfmt that comes with jsonnet.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,6 +43,21 @@ keep() {
     fi
 }
 
+sources() {
+    local formatter=${jsonnet}fmt
+    local files=(prometheus/*.libsonnet prometheus/*.jsonnet grafonnet/*.libsonnet grafonnet/*.jsonnet
+        grafonnet/dashboards/*.jsonnet)
+    if [ ! -x "$formatter" ]; then
+        echo "render: no $formatter; the Jsonnet files are not formatted" >&2
+        [ "${CI:-}" != true ] || exit 1
+    elif [ $check = false ]; then
+        "$formatter" -i "${files[@]}"
+    elif ! "$formatter" --test "${files[@]}"; then
+        echo "render: these are not formatted: run \`make rules\`" >&2
+        exit 1
+    fi
+}
+
 rules() {
     "$jsonnet" -S -m "$work/rules" prometheus/rules.jsonnet >/dev/null
     keep rules prometheus/rules
@@ -73,9 +90,9 @@ docs() {
 
 for what in "$@"; do
     case $what in
-    rules | dashboards | docs) $what ;;
+    sources | rules | dashboards | docs) $what ;;
     *)
-        echo "render: $what is none of rules, dashboards, docs" >&2
+        echo "render: $what is none of sources, rules, dashboards, docs" >&2
         exit 2
         ;;
     esac
