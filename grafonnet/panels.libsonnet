@@ -176,10 +176,14 @@ local statusColours(panel) = [
   override(panel, '/(^| )4..$/', { color: { mode: 'fixed', fixedColor: 'orange' } }),
   override(panel, '/(^| )5..$/', { color: { mode: 'fixed', fixedColor: 'red' } }),
 ];
+// From green to red, as the quantiles grow.
 local quantileColours(panel) = [
-  override(panel, '/^P50$/', { color: { mode: 'fixed', fixedColor: 'green' } }),
-  override(panel, '/^P95$/', { color: { mode: 'fixed', fixedColor: 'yellow' } }),
-  override(panel, '/^P99$/', { color: { mode: 'fixed', fixedColor: 'red' } }),
+  override(
+    panel,
+    '/(^| )P%d$/' % (config.quantiles[i] * 100),
+    { color: { mode: 'fixed', fixedColor: [good, warn, bad][i] } },
+  )
+  for i in std.range(0, std.length(config.quantiles) - 1)
 ];
 local percent(share) = '%g %%' % (share * 100);
 
@@ -523,7 +527,8 @@ local endpoints = {
       |||
         Each route that was asked for in the time range. Choose one above to see it alone.
 
-        **Good:** green throughout. The mean and the quantiles are of the whole time range.
+        **Good:** green throughout. The mean and the quantiles are of the whole time range; a quantile below 5 ms, the first
+        bucket, says no more than that.
       |||,
       targets,
       24,
@@ -612,11 +617,12 @@ local endpoints = {
   latencyPercentiles(targets):: latencyPercentiles(targets, 12),
   p95ByRoute(targets)::
     timeSeries.base(
-      'P95 by Route',
+      'P%d by Route' % (config.alertQuantile * 100),
       |||
         The time within which 95 of 100 requests to the route are answered.
 
-        **Good:** below the dashed line at %(threshold)g s. `/api/slow` takes 2 to 3 s on purpose.
+        **Good:** below the dashed line at %(threshold)g s. Below 5 ms, the first bucket, a quantile says no more than that.
+        `/api/slow` takes 2 to 3 s on purpose.
       ||| % { threshold: config.latencyThreshold },
       targets,
       's',
@@ -726,7 +732,7 @@ local slo = {
       'Achieved',
       |||
         The share of requests %s, over %s or as much of it as Prometheus keeps. Time in which the service could not be
-        reached counts as failed.
+        reached counts as failed. In a service's first hour its first minutes weigh more than others.
 
         **Good:** %s or more.
       ||| % [about[name], config.budgetWindow, objective(name)],
@@ -742,10 +748,11 @@ local slo = {
     stat.base(
       'Error Budget Left',
       |||
-        How much of the failures that the objective allows is still to be spent.
+        How much of the failures that the objective allows in %s is still to be spent. Time before Prometheus' records
+        begin counts as free of failures: see the bottom.
 
         **Good:** above 25 %%. **Below 0:** the objective is missed; put safety before new features until it recovers.
-      ||| % [],
+      ||| % config.budgetWindow,
       targets,
       'percentunit',
       4,
@@ -909,6 +916,7 @@ local jobs = {
       24,
       7,
     )
+    + g.panel.table.standardOptions.withNoValue('–')
     + columns(
       [
         ['job', 'Job'],

@@ -154,7 +154,7 @@ local endpoints = {
     + prometheus.withFormat('heatmap'),
   ],
   latencyPercentiles: overview.latencyPercentiles,
-  p95ByRoute: [target(quantile(0.95, 'route, '), '{{route}}')],
+  p95ByRoute: [target(quantile(config.alertQuantile, 'route, '), '{{route}}')],
   statusesByRoute: [
     target(
       occurred(
@@ -172,7 +172,7 @@ local endpoints = {
     table(mean('$__range')),
   ] + [table(quantile(q, 'route, ', '$__range')) for q in config.quantiles],
   recordedPercentiles: [
-    target('job:http_request_duration_seconds:p%d_%s{job=~"$job"}' % [q * 100, config.window], 'P%d' % (q * 100))
+    target('job:http_request_duration_seconds:p%d_%s{job=~"$job"}' % [q * 100, config.window], '{{job}} P%d' % (q * 100))
     for q in config.quantiles
   ],
   recordedPercentilesByRoute: [
@@ -233,9 +233,9 @@ local slo = {
     table(
       |||
         sort_desc(
-          sum by (route) (avg_over_time(job_route:slo_errors:rate%(window)s{job=~"$job", slo="%(slo)s"}[$__range]))
+          sum by (route) (sum_over_time(job_route:slo_errors:rate%(window)s{job=~"$job", slo="%(slo)s"}[$__range]))
           / on () group_left ()
-            (sum(avg_over_time(job_route:slo_errors:rate%(window)s{job=~"$job", slo="%(slo)s"}[$__range])) > 0)
+            (sum(sum_over_time(job_route:slo_errors:rate%(window)s{job=~"$job", slo="%(slo)s"}[$__range])) > 0)
         ) > 0
       ||| % objective(slo)
     ),
@@ -263,10 +263,11 @@ local jobs = {
   // A count of nothing is 0: no group with this property is exactly that.
   local count(expr, legend) = [now('count(%s) or vector(0)' % expr, legend)],
 
-  known: count('batch_job_last_start_timestamp_seconds{%s}' % selected, 'jobs'),
-  running: count('batch_job_running{%s} == 1' % selected, 'running'),
-  failed: count('batch_job_last_exit_code{%s} != 0' % selected, 'failed'),
-  overdue: count('\n%s> %s\n' % [overdue, expected], 'overdue'),
+  // A job may push under several groups.
+  known: count('count by (job) (batch_job_last_start_timestamp_seconds{%s})' % selected, 'jobs'),
+  running: count('count by (job) (batch_job_running{%s} == 1)' % selected, 'running'),
+  failed: count('count by (job) (batch_job_last_exit_code{%s} != 0)' % selected, 'failed'),
+  overdue: count('count by (job) (\n%s> %s\n)' % [overdue, expected], 'overdue'),
   rejected: count('push_failure_time_seconds{%s} > push_time_seconds{%s}' % [selected, selected], 'rejected'),
   gateway: [now('min(up{job="%s"})' % config.pushgatewayJob, 'gateway')],
 
@@ -285,16 +286,12 @@ local jobs = {
   successAge: [target('%s/ %s' % [overdue, expected], '{{job}} {{instance}}')],
   durations: [target('batch_job_last_duration_seconds{%s}' % selected, '{{job}} {{instance}}')],
   importedRows: [now('sum by (job, result) (import_rows_total{%s})' % selected, '{{job}} {{result}}')],
-  pushAge: [target('time() - push_time_seconds{%s}' % selected, '{{job}} {{instance}}')],
+  // 0 is a group of which no push was ever taken.
+  pushAge: [target('time() - (push_time_seconds{%s} > 0)' % selected, '{{job}} {{instance}}')],
 
   servicePushes: [
-    target('sum by (result) (rate(push_attempts_total[$__rate_interval]))', '{{result}}'),
-  ],
-  servicePushAge: [
-    now('time() - (push_last_success_timestamp_seconds > 0)', '{{instance}}'),
-  ],
-  servicePushDuration: [
-    target('histogram_quantile(0.95, sum by (le) (rate(push_duration_seconds_bucket[$__rate_interval]))) >= 0', 'P95'),
+    // What came by the gateway: a service that is scraped as well is there twice.
+    target('sum by (result) (rate(push_attempts_total{job!="%s"}[$__rate_interval]))' % config.apiJob, '{{result}}'),
   ],
 };
 

@@ -16,7 +16,7 @@ local choice(name, label, description, labelName, metric) =
   + var.query.generalOptions.withDescription(description)
   + var.query.selectionOptions.withMulti()
   + var.query.selectionOptions.withIncludeAll(true, '.*')
-  + var.query.withRefresh('time')
+  + var.query.refresh.onTime()
   + var.query.withSort(1)
   + var.query.generalOptions.withCurrent('All', ['$__all']);
 

@@ -3,7 +3,10 @@
 local config = import 'config.libsonnet';
 local duration = import 'duration.libsonnet';
 
+assert std.member(config.quantiles, config.alertQuantile) : 'the quantile of the alert must be recorded';
+
 local vars = config {
+  quantile: config.alertQuantile * 100,
   seconds: duration.seconds(config.window),
   errorRatioLimit: config.errorRatio.critical,
   activeLimit: config.requestsInProgress.alert,
@@ -50,16 +53,18 @@ local traffic(name, comparison, factor, summary) =
 // How many requests missed the objective within a window. The rates over days are averages over the time that has
 // samples; from them, 3 failures in a service's first hour would be 72 a day. Each request is in one of the recorded rates
 // that stand a window apart.
-local failures(window) =
+local failures(slo, window) =
   if duration.seconds(window) < duration.seconds(config.longWindow) then
-    'round(job:slo_errors:rate%s * %d)' % [window, duration.seconds(window)]
+    'round(job:slo_errors:rate%s{slo="%s"} * %d)' % [window, slo, duration.seconds(window)]
   else
-    'round(sum_over_time(job:slo_errors:rate%(short)s[%(window)s:%(short)s]) * %(seconds)d)'
-    % { window: window, short: config.window, seconds: duration.seconds(config.window) };
+    'round(sum_over_time(job:slo_errors:rate%(short)s{slo="%(slo)s"}[%(window)s:%(short)s]) * %(seconds)d)'
+    % { slo: slo, window: window, short: config.window, seconds: duration.seconds(config.window) };
 
-local errorBudgetBurn(pair) =
+local errorBudgetBurn(slo, pair) =
   local limits = pair {
-    failures: failures(pair.long),
+    slo: slo,
+    objective: config.objectives[slo],
+    failures: failures(slo, pair.long),
     minFailures: config.minFailures,
     budgetDays: duration.seconds(config.budgetWindow) / 86400,
     lasts: duration.seconds(config.budgetWindow) / pair.factor / 86400,
@@ -69,9 +74,12 @@ local errorBudgetBurn(pair) =
     pair.severity,
     pair.wait,
     |||
-      job:slo_errors_per_request:burn_rate%(long)s > %(factor)g
+      job:slo_errors_per_request:burn_rate%(long)s{slo="%(slo)s"} > %(factor)g
       and
-        job:slo_errors_per_request:burn_rate%(short)s > %(factor)g
+        job:slo_errors_per_request:burn_rate%(short)s{slo="%(slo)s"} > %(factor)g
+      and # By requests alone: time in which none could come is ApiDown's to tell.
+        job:slo_errors:rate%(long)s{slo="%(slo)s"} / (job:slo_requests:rate%(long)s{slo="%(slo)s"} > 0)
+        > %(factor)g * (1 - %(objective)g)
       and
         %(failures)s >= %(minFailures)d
     ||| % limits,
@@ -93,10 +101,12 @@ local red = [
       up{%(apiSelector)s} == 0
       or
         absent(up{%(apiSelector)s})
-    ||| % vars,
+      or # A crash loop, in which it is up now and then.
+        changes(process_start_time_seconds{%(apiSelector)s}[%(over)s]) >= %(starts)d
+    ||| % vars { over: config.restarts.window, starts: config.restarts.number },
     '{{ with $labels.instance }}{{ . }}{{ else }}Every instance{{ end }} of the API is down',
     'Prometheus cannot scrape {{ with $labels.instance }}it{{ else }}any instance of the API{{ end }}: it does not run, '
-    + 'cannot be reached, or answers /metrics too late or with too much.',
+    + 'cannot be reached, answers /metrics too late or with too much, or starts again and again.',
   ),
   alert(
     'HighErrorRate',
@@ -118,13 +128,13 @@ local red = [
     'warning',
     '5m',
     |||
-      job:http_request_duration_seconds:p95_%(window)s > %(latencyThreshold)g
+      job:http_request_duration_seconds:p%(quantile)d_%(window)s > %(latencyThreshold)g
       and
         round(job:http_requests:rate%(window)s * %(seconds)d) >= %(minRequests)d
     ||| % vars,
-    '{{ $labels.job }} is slow: the p95 is {{ $value | humanizeDuration }}',
-    '5 %% of the requests of the last %s took longer than {{ $value | humanizeDuration }}; the limit is %d ms.'
-    % [config.window, config.latencyThreshold * 1000],
+    '{{ $labels.job }} is slow: the p%d is {{ $value | humanizeDuration }}' % vars.quantile,
+    '%g %% of the requests of the last %s took longer than {{ $value | humanizeDuration }}; the limit is %d ms.'
+    % [100 - vars.quantile, config.window, config.latencyThreshold * 1000],
   ),
   alert(
     'TooManyActiveRequests',
@@ -137,7 +147,7 @@ local red = [
   ),
   traffic('TrafficSpike', '>', config.traffic.spike, '{{ $labels.job }} gets far more requests than usual'),
   traffic('TrafficDrop', '<', config.traffic.drop, '{{ $labels.job }} gets far fewer requests than usual'),
-] + [errorBudgetBurn(pair) for pair in config.burnRates] + [
+] + [errorBudgetBurn(slo, pair) for pair in config.burnRates for slo in std.objectFields(config.objectives)] + [
   alert(
     'MetricsCardinalityHigh',
     'warning',

@@ -22,6 +22,8 @@
   // Five minutes hold twenty scrapes: enough for a rate that one late scrape does not bend.
   window: '5m',
   quantiles: [0.5, 0.95, 0.99],
+  // The one of them that has a threshold.
+  alertQuantile: 0.95,
   failedStatuses: '5..',
 
   // The origin's thresholds.
@@ -29,6 +31,9 @@
   requestsInProgress: { warning: 2, critical: 5, alert: 10 },
   // Seconds. Also the latency objective, and a bucket of the histogram, so that nothing is interpolated at it.
   latencyThreshold: 0.5,
+
+  // This many new starts of a process within that time are a crash loop, in which it is never down for long.
+  restarts: { number: 3, window: '10m' },
 
   // Fewer failures than this within a rule's window are no reason to wake anybody, whatever share they are: 3 failed
   // requests out of 3 are 100 %. Slow burners reach it in a longer window.
@@ -73,6 +78,8 @@
 
   // ---- Batch jobs and the scrape ----
 
+  // How long ago the API may have had a target, for it to count as down when it has none.
+  targetHistory: '1d',
   // How far back a job's last success is looked for where the gateway has lost it, and the first start of a job that
   // never succeeded.
   jobHistory: '7d',

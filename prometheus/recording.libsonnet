@@ -3,7 +3,14 @@
 local config = import 'config.libsonnet';
 local duration = import 'duration.libsonnet';
 
-local vars = config { seconds: duration.seconds(config.window) };
+// Prometheus 3 writes `1.0` for the bucket that 2 calls `1`.
+local le =
+  if config.latencyThreshold == std.floor(config.latencyThreshold) then
+    'le=~"%(latencyThreshold)d|%(latencyThreshold)d.0"' % config
+  else
+    'le="%(latencyThreshold)g"' % config;
+
+local vars = config { le: le };
 
 local rule(record, expr, labels={}) =
   { record: record, expr: expr } + if labels == {} then {} else { labels: labels };
@@ -100,8 +107,13 @@ local red = {
           rule('job:http_requests:median%s_rate%s' % [config.traffic.window, config.window], |||
             quantile_over_time(0.5, job:http_requests:rate%s[%s])
           ||| % [config.window, config.traffic.window]),
-          // Whether the job can be reached at all: any instance will do.
-          rule('job:up:max', 'max without (instance) (up{%(apiSelector)s})\n' % vars),
+          // Whether the job can be reached at all: any instance will do. One that was there and has no target any more
+          // cannot.
+          rule('job:up:max', |||
+            max without (instance) (up{%(apiSelector)s})
+            or
+              0 * last_over_time(job:up:max[%(targetHistory)s])
+          ||| % vars),
         ],
     },
   ],
@@ -133,7 +145,7 @@ local byRoute(slo) =
         clamp_min(
           job_route:http_request_duration_seconds_count:rate%(window)s
           - ignoring (le)
-            job_route_le:http_request_duration_seconds_bucket:rate%(window)s{le="%(latencyThreshold)g"},
+            job_route_le:http_request_duration_seconds_bucket:rate%(window)s{%(le)s},
           0
         )
       |||,
@@ -180,7 +192,7 @@ local fromCounters(slo, window) =
           job:slo_requests:rate%(over)s{slo="latency"}
           - ignoring (slo)
             sum without (instance, method, route, le) (
-              rate(http_request_duration_seconds_bucket{%(requestSelector)s, le="%(latencyThreshold)g"}[%(over)s])
+              rate(http_request_duration_seconds_bucket{%(requestSelector)s, %(le)s}[%(over)s])
             ),
           0
         )
@@ -242,10 +254,13 @@ local slo = {
       rules:
         std.flattenArrays([sloRules(window) for window in windows if isSlow(window)])
         + [
-          rule(
-            'job:slo_error_budget:remaining_ratio' + config.budgetWindow,
-            '1 - job:slo_errors_per_request:burn_rate%s\n' % config.budgetWindow
-          ),
+          // What is left for the whole window: what was burnt in the part of it that is known, which is little of it for a
+          // new service, and half of it where Prometheus keeps 15 days.
+          rule('job:slo_error_budget:remaining_ratio' + config.budgetWindow, |||
+            1 - job:slo_errors_per_request:burn_rate%(budgetWindow)s
+            * on (job) group_left ()
+              ((time() - min_over_time(timestamp(job:up:max)[%(budgetWindow)s:1m])) / %(seconds)d)
+          ||| % vars { seconds: duration.seconds(config.budgetWindow) }),
         ],
     },
   ],

@@ -63,7 +63,15 @@ rules() {
     keep rules prometheus/rules
 }
 
+# What the dashboards are rendered from. Their digest tells without grafonnet that they were not rendered again.
+sources=(prometheus/config.libsonnet grafonnet/*.libsonnet grafonnet/dashboards/*.jsonnet jsonnetfile.lock.json)
+digest=grafonnet/rendered.sha256
+
 dashboards() {
+    if [ $check = true ] && ! sha256sum "${sources[@]}" | diff -u "$digest" -; then
+        echo "render: grafonnet/rendered is older than its sources: run \`make dashboards\`" >&2
+        exit 1
+    fi
     if [ ! -d vendor/github.com/grafana/grafonnet ]; then
         echo "render: no vendor/ (\`jb install\` brings grafonnet); grafonnet/rendered is left unchecked" >&2
         [ $check = true ] || exit 1
@@ -74,6 +82,7 @@ dashboards() {
         "$jsonnet" -J vendor -J grafonnet -o "$work/dashboards/$(basename "$source" net)" "$source" >/dev/null
     done
     keep dashboards grafonnet/rendered
+    [ $check = true ] || sha256sum "${sources[@]}" >"$digest"
 }
 
 docs() {
@@ -88,6 +97,10 @@ docs() {
     fi
 }
 
+if [ $# -eq 0 ]; then
+    echo "render: what? sources, rules, dashboards or docs" >&2
+    exit 2
+fi
 for what in "$@"; do
     case $what in
     sources | rules | dashboards | docs) $what ;;

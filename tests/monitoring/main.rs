@@ -31,6 +31,7 @@ mod history;
 mod lint;
 mod notifications;
 mod numbers;
+mod scenarios;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         lint::tests(),
         contract::tests(),
         numbers::tests(),
+        scenarios::tests(),
         notifications::tests(),
     ];
     servers::run(modules.into_iter().flatten().collect())

@@ -21,7 +21,7 @@ pub fn tests() -> Vec<Test> {
 const CONFIG: &str = "prometheus/config.libsonnet";
 
 /// A line of the configuration, what it becomes, and what that must drive out of the rules.
-const CHANGES: [(&str, &str, &[&str]); 22] = [
+const CHANGES: [(&str, &str, &[&str]); 24] = [
     ("apiJob: 'api'", "apiJob: 'billing'", &[]),
     ("  window: '5m'", "  window: '7m'", &["5m", "300"]),
     ("latencyThreshold: 0.5,", "latencyThreshold: 0.35,", &["500"]),
@@ -41,6 +41,8 @@ const CHANGES: [(&str, &str, &[&str]); 22] = [
     ("factor: 6, long: '6h', short: '30m'", "factor: 5.7, long: '11h', short: '31m'", &["6", "30m", "21600"]),
     ("factor: 3, long: '1d', short: '2h'", "factor: 2.9, long: '26h', short: '4h'", &["3", "1d", "86400"]),
     ("factor: 1, long: '3d', short: '6h'", "factor: 1.1, long: '80h', short: '8h'", &["3d", "259200"]),
+    ("targetHistory: '1d'", "targetHistory: '2d'", &["1d"]),
+    ("restarts: { number: 3, window: '10m' }", "restarts: { number: 4, window: '12m' }", &["3", "10m"]),
     ("jobHistory: '7d'", "jobHistory: '9d'", &["7d"]),
     ("sampleLimit: 10000,", "sampleLimit: 20011,", &["10000"]),
     ("sampleShare: 0.8,", "sampleShare: 0.7,", &["0.8"]),
