@@ -14,6 +14,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         needs!([JSONNET], every_number_of_the_rules_comes_from_the_configuration),
         needs!([], the_dashboards_spell_no_number_of_the_configuration),
+        needs!([JSONNET], the_pages_for_people_repeat_the_numbers_as_they_are),
         needs!([], the_sample_limit_of_the_alert_is_that_of_every_scrape),
     ]
 }
@@ -130,6 +131,50 @@ fn the_dashboards_spell_no_number_of_the_configuration() {
 
     assert!(files.len() >= 8, "{files:?}");
     assert!(found.is_empty(), "to be taken from {CONFIG}: {found:#?}");
+}
+
+async fn the_pages_for_people_repeat_the_numbers_as_they_are([jsonnet]: [PathBuf; 1]) {
+    let printed = Command::new(jsonnet).arg(root().join(CONFIG)).output().unwrap();
+    let config: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let number = |pointer: &str| config.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}"));
+    // As a person writes them: a share in percent, without digits that a float adds.
+    let percent = |share: f64| format!("{} %", (share * 1e8).round() / 1e6);
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(root().join(name)).unwrap();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let pairs = config["burnRates"].as_array().unwrap();
+    let factors: Vec<_> = pairs.iter().map(|pair| pair["factor"].to_string()).collect();
+    let (last, first) = factors.split_last().unwrap();
+    let (availability, latency) = (number("/objectives/availability"), number("/objectives/latency"));
+    let mut expected = vec![
+        ("README.md", format!("over {} of the requests of 5 minutes failed", percent(number("/errorRatio/critical")))),
+        ("README.md", format!("the P{} is over {} s", number("/alertQuantile") * 100.0, number("/latencyThreshold"))),
+        ("README.md", format!("over {} requests are handled at once", number("/requestsInProgress/alert"))),
+        ("README.md", format!("over {} times, or below a quarter of", number("/traffic/spike"))),
+        ("README.md", format!("availability ({})", percent(availability))),
+        ("README.md", format!("latency ({} within {} s)", percent(latency), number("/latencyThreshold"))),
+        ("README.md", format!("burns {} or {last} times too fast", first.join(", "))),
+        ("docs/runbook.md", format!("at least {} such failures", number("/minFailures"))),
+        ("docs/runbook.md", format!("fewer than {} such requests in the window", number("/minFailures"))),
+        ("docs/runbook.md", format!("more than {} of a job's requests", percent(number("/errorRatio/critical")))),
+    ];
+    for pair in pairs {
+        let factor = pair["factor"].as_f64().unwrap();
+        let row = format!(
+            "| {}, {} | {factor} | {} | {} |",
+            pair["long"].as_str().unwrap(),
+            pair["short"].as_str().unwrap(),
+            percent(factor * (1.0 - availability)),
+            percent(factor * (1.0 - latency))
+        );
+        expected.push(("docs/runbook.md", row));
+    }
+    assert_eq!(number("/traffic/drop"), 0.25, "README.md calls it a quarter");
+
+    let missing: Vec<_> = expected.iter().filter(|(page, words)| !read(page).contains(words)).collect();
+
+    assert!(missing.is_empty(), "other numbers than in {CONFIG}: {missing:#?}");
 }
 
 fn the_sample_limit_of_the_alert_is_that_of_every_scrape() {
