@@ -330,6 +330,7 @@ fn dashboard(uid: &str, title: &str, other: &str, panels: Vec<Value>) -> Value {
             "query": {"query": format!("label_values(http_requests_total, {name})"), "refId": name},
             "multi": true,
             "includeAll": true,
+            "refresh": 2,
         })
     };
     json!({
@@ -355,7 +356,7 @@ fn dashboard(uid: &str, title: &str, other: &str, panels: Vec<Value>) -> Value {
             of_series("job"),
             of_series("instance"),
             of_series("route"),
-            {"name": "busiest", "type": "query", "datasource": source, "query": "query_result(topk(1, \
+            {"name": "busiest", "type": "query", "datasource": source, "refresh": 1, "query": "query_result(topk(1, \
              up{job=~\"$job\"}))"},
         ]},
         "links": [

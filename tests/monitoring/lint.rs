@@ -135,6 +135,10 @@ impl Board<'_> {
         findings.extend(panels(board).flat_map(|panel| overlaps(&panel["panels"])));
         self.sources(board, "", &mut findings);
         findings.extend(self.links(boards));
+        // 1 is on load, 2 with the time range; anything else, a word included, is never.
+        let stale = list(&board["templating"]["list"])
+            .filter(|variable| variable["type"] == "query" && !matches!(variable["refresh"].as_u64(), Some(1 | 2)));
+        findings.extend(stale.map(|variable| format!("variable {}: its values are never refreshed", variable["name"])));
         findings
     }
 
@@ -609,6 +613,8 @@ fn what_a_dashboard_lacks_is_found() {
          \"instance\""]),
         lacks!("a variable for one value only", BOARD "/templating/list/3/multi" => false,
             ["api-monitoring.json: variable \"route\": not for several and All"]),
+        lacks!("a variable that is never asked for again", BOARD "/templating/list/3/refresh" => "time",
+            ["api-monitoring.json: variable \"route\": its values are never refreshed"]),
         lacks!("a repetition by nothing", BOARD "/panels/3" =>
             {"id": 4, "type": "stat", "title": "Error Rate (5m)", "description": "x", "repeat": "zone",
              "fieldConfig": {"defaults": {"unit": "s"}}, "gridPos": {"x": 12, "y": 8, "w": 12, "h": 8},
