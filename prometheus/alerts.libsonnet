@@ -89,7 +89,7 @@ local errorBudgetBurn(slo, pair) =
       + 'allowed. The limit is %(factor)g, at which the budget of %(budgetDays)d days is gone within %(lasts).3g days.'
     ) % limits,
     'api-slo',
-    { window: pair.long },
+    { slo: slo, window: pair.long },
   );
 
 local red = [

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Holds whatever stands under prometheus/ against promtool: the configuration, the rules and their unit tests.
+# Holds prometheus/ against promtool: the configuration, the rules and their unit tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 shopt -s nullglob
@@ -7,9 +7,9 @@ shopt -s nullglob
 configs=(prometheus/*.yml)
 rules=(prometheus/rules/*.yml)
 tests=(prometheus/tests/*.test.yml)
-if [ $((${#configs[@]} + ${#rules[@]} + ${#tests[@]})) -eq 0 ]; then
-    echo "rules: nothing under prometheus/ to check"
-    exit 0
+if [ ${#configs[@]} -eq 0 ] || [ ${#rules[@]} -eq 0 ] || [ ${#tests[@]} -eq 0 ]; then
+    echo "rules: configuration, rules or tests are missing under prometheus/" >&2
+    exit 1
 fi
 
 promtool=${PROMTOOL:-$(command -v promtool || true)}
@@ -20,7 +20,7 @@ if [ ! -x "$promtool" ]; then
     exit 0
 fi
 for config in "${configs[@]}"; do
-    "$promtool" check config "$config"
+    "$promtool" check config --lint-fatal "$config"
 done
-[ ${#rules[@]} -eq 0 ] || "$promtool" check rules "${rules[@]}"
-[ ${#tests[@]} -eq 0 ] || "$promtool" test rules "${tests[@]}"
+"$promtool" check rules --lint-fatal "${rules[@]}"
+"$promtool" test rules "${tests[@]}"
