@@ -806,7 +806,8 @@ local slo = {
     bars(
       'Burn Rate against its Alert',
       |||
-        Each alert's burn rate as a share of its limit; the lower of its two windows decides.
+        Each alert's burn rate as a share of its limit, by requests alone: an outage is *ApiDown*'s to tell. The lower of
+        its two windows decides.
 
         **Good:** below 50 %%. At 100 %% *ApiErrorBudgetBurn* is about to fire, if at least %d requests have failed.
       ||| % config.minFailures,

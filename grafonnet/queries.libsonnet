@@ -213,18 +213,18 @@ local slo = {
     )
     for pair in config.burnRates
   ],
-  // Both windows must be over the limit, so the lower of the two decides.
+  // As the alert compares, by requests alone. Both windows must be over the limit, so the lower of the two decides.
   burnPairs(slo):: [
     now(
       |||
         (
-          job:slo_errors_per_request:burn_rate%(long)s{job=~"$job", slo="%(slo)s"}
-          < job:slo_errors_per_request:burn_rate%(short)s{job=~"$job", slo="%(slo)s"}
+          job:slo_errors:rate%(long)s{%(labels)s} / (job:slo_requests:rate%(long)s{%(labels)s} > 0)
+          < job:slo_errors:rate%(short)s{%(labels)s} / (job:slo_requests:rate%(short)s{%(labels)s} > 0)
           or
-            job:slo_errors_per_request:burn_rate%(short)s{job=~"$job", slo="%(slo)s"}
+            job:slo_errors:rate%(short)s{%(labels)s} / (job:slo_requests:rate%(short)s{%(labels)s} > 0)
         )
-        / %(factor)g
-      ||| % pair { slo: slo },
+        / (1 - %(objective)g) / %(factor)g
+      ||| % pair { labels: 'job=~"$job", slo="%s"' % slo, objective: config.objectives[slo] },
       '{{job}} %s and %s' % [pair.long, pair.short],
     )
     for pair in config.burnRates
@@ -252,7 +252,7 @@ local jobs = {
   local selected = 'job=~"$batch_job"',
   local overdue = |||
     (
-      time() - max_over_time(batch_job_last_success_timestamp_seconds{%(selected)s}[%(history)s])
+      time() - last_over_time(batch_job_last_success_timestamp_seconds{%(selected)s}[%(history)s])
       or
         # It never succeeded: since its first start that is known.
         time() - min_over_time(batch_job_last_start_timestamp_seconds{%(selected)s}[%(history)s])

@@ -74,12 +74,12 @@ local errorBudgetBurn(slo, pair) =
     pair.severity,
     pair.wait,
     |||
-      job:slo_errors_per_request:burn_rate%(long)s{slo="%(slo)s"} > %(factor)g
+      # By requests alone: time in which none could come is ApiDown's to tell.
+      job:slo_errors:rate%(long)s{slo="%(slo)s"}
+      / (job:slo_requests:rate%(long)s{slo="%(slo)s"} > 0) / (1 - %(objective)g) > %(factor)g
       and
-        job:slo_errors_per_request:burn_rate%(short)s{slo="%(slo)s"} > %(factor)g
-      and # By requests alone: time in which none could come is ApiDown's to tell.
-        job:slo_errors:rate%(long)s{slo="%(slo)s"} / (job:slo_requests:rate%(long)s{slo="%(slo)s"} > 0)
-        > %(factor)g * (1 - %(objective)g)
+        job:slo_errors:rate%(short)s{slo="%(slo)s"}
+        / (job:slo_requests:rate%(short)s{slo="%(slo)s"} > 0) / (1 - %(objective)g) > %(factor)g
       and
         %(failures)s >= %(minFailures)d
     ||| % limits,
@@ -180,7 +180,7 @@ local jobs = [
     |||
       (
         # The latest success that is known: a gateway that lost its state has it no more.
-        time() - max_over_time(batch_job_last_success_timestamp_seconds[%(jobHistory)s])
+        time() - last_over_time(batch_job_last_success_timestamp_seconds[%(jobHistory)s])
         or
           # It never succeeded: since its first start that is known.
           time() - min_over_time(batch_job_last_start_timestamp_seconds[%(jobHistory)s])

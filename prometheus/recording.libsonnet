@@ -112,7 +112,7 @@ local red = {
           rule('job:up:max', |||
             max without (instance) (up{%(apiSelector)s})
             or
-              0 * last_over_time(job:up:max[%(targetHistory)s])
+              0 * max without (instance) (last_over_time(up{%(apiSelector)s}[%(targetHistory)s]))
           ||| % vars),
         ],
     },
@@ -258,7 +258,7 @@ local slo = {
           // new service, and half of it where Prometheus keeps 15 days.
           rule('job:slo_error_budget:remaining_ratio' + config.budgetWindow, |||
             1 - job:slo_errors_per_request:burn_rate%(budgetWindow)s
-            * on (job) group_left ()
+            * ignoring (slo) group_left ()
               ((time() - min_over_time(timestamp(job:up:max)[%(budgetWindow)s:1m])) / %(seconds)d)
           ||| % vars { seconds: duration.seconds(config.budgetWindow) }),
         ],

@@ -1,5 +1,5 @@
-//! Each number stands once, in prometheus/config.libsonnet: when all of them are changed there, none of the old ones is
-//! left in the rules; no Jsonnet file of the dashboards spells one; and prometheus.yml has the same limit.
+//! Each number stands once, in prometheus/config.libsonnet: when those of thresholds, objectives and windows are changed
+//! there, none of the old ones is left in the rules; no Jsonnet file of the dashboards spells one; and prometheus.yml has the same limit.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

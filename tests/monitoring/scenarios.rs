@@ -54,18 +54,20 @@ async fn watching(binary: &Path, api: &Server, gateway: &Pushgateway) -> Prometh
 /// Waits until an alert fires, and prints how long that took.
 async fn detected(prometheus: &Prometheus, name: &str, began: Instant) -> Alert {
     let alert = eventually(name, async || prometheus.firing(name).await.pop()).await;
-    let took = began.elapsed();
-    let (measured, about) = (took.as_secs_f64(), stack::in_production(took).as_secs_f64());
+    // Not what it takes in production: the ranges of the rules are as long here as there, and hold nothing of before.
+    let took = began.elapsed().as_secs_f64();
     println!(
-        "{name}: fires after {measured:.1} s, {} times as fast as in production: about {about:.0} s",
+        "{name}: fires after {took:.1} s, where all but the ranges of the rules is {} times as fast",
         stack::SPEED
     );
     alert
 }
 
-/// Every alert that was pending or firing at any evaluation.
-async fn ever_raised(prometheus: &Prometheus, since: f64) -> BTreeSet<String> {
-    let raised = prometheus.query_range("ALERTS", (since, now()), 1.0).await;
+/// Every alert that fired at any evaluation. A scrape that a busy machine loses makes ApiDown pending, and no more.
+async fn ever_fired(prometheus: &Prometheus, since: f64) -> BTreeSet<String> {
+    // What was seen firing a moment ago is stored by then.
+    prometheus.scraped_after_now().await;
+    let raised = prometheus.query_range(r#"ALERTS{alertstate="firing"}"#, (since, now()), 1.0).await;
     raised.into_iter().map(|(labels, _)| labels["alertname"].clone()).collect()
 }
 
@@ -110,7 +112,7 @@ async fn failures_and_then_a_dead_api(prometheus: &Path, gateway: &Pushgateway) 
         assert!((share.parse::<f64>().unwrap() - 100.0 * alert.value).abs() < 0.01, "{text}, of {}", alert.value);
     }
     eventually("the budget's alert", async || prometheus.firing("ApiErrorBudgetBurn").await.pop()).await;
-    assert_eq!(ever_raised(&prometheus, since).await, names(&["ApiErrorBudgetBurn", "HighErrorRate"]));
+    assert_eq!(ever_fired(&prometheus, since).await, names(&["ApiErrorBudgetBurn", "HighErrorRate"]));
 
     // Then it is killed.
     let address = server.address.clone();
@@ -129,6 +131,8 @@ async fn slow_requests(prometheus: &Path, gateway: &Pushgateway) {
     let quick = steady(&server, &[("/api/users", 200)]);
     let slow = async {
         let mut ticks = interval(9 * PAUSE);
+        // After a stall they do not come all at once.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = tokio::task::JoinSet::new();
         loop {
             ticks.tick().await;
@@ -144,7 +148,7 @@ async fn slow_requests(prometheus: &Path, gateway: &Pushgateway) {
     assert!((1.0..=5.0).contains(&alert.value), "between the bounds of 2 to 3 s: {alert:?}");
     assert_eq!(prometheus.firing("HighErrorRate").await.len(), 0);
     // The other objective's budget is burnt.
-    let raised = ever_raised(&prometheus, since).await;
+    let raised = ever_fired(&prometheus, since).await;
     let allowed = names(&["ApiErrorBudgetBurn", "HighLatencyP95"]);
     assert!(raised.is_subset(&allowed) && raised.contains("HighLatencyP95"), "{raised:?}");
 }
@@ -162,8 +166,9 @@ async fn jobs_and_then_a_dead_gateway(prometheus: &Path, pushgateway: &Path) {
     let failed = detected(&prometheus, "BatchJobFailed", began).await;
     assert_eq!((failed.labels["job"].as_str(), failed.value), ("failing", 3.0));
 
+    let before = now();
     jobs.run("late", &["--expect-every", "1s"], "true").await.ended_quietly_with(0);
-    let (began, succeeded) = (Instant::now(), now());
+    let began = Instant::now();
 
     // A family has one type in all groups.
     let contradiction = "# TYPE batch_job_running counter\nbatch_job_running 1\n";
@@ -174,9 +179,9 @@ async fn jobs_and_then_a_dead_gateway(prometheus: &Path, pushgateway: &Path) {
 
     let overdue = detected(&prometheus, "BatchJobOverdue", began).await;
     assert_eq!(overdue.labels["job"], "late");
-    assert!(overdue.value > 1.0 && overdue.value <= now() - succeeded + 1.0, "{overdue:?}");
+    assert!(overdue.value > 1.0 && overdue.value <= now() - before, "{overdue:?}");
     assert_eq!(prometheus.firing("BatchJobFailed").await.len(), 1, "only one failed");
-    let raised = ever_raised(&prometheus, since).await;
+    let raised = ever_fired(&prometheus, since).await;
     assert_eq!(raised, names(&["BatchJobFailed", "BatchJobOverdue", "PushRejected"]));
 
     gateway.kill();
@@ -205,7 +210,7 @@ async fn nothing_wrong(prometheus: &Path, pushgateway: &Path, over: &AtomicBool)
     during(steady(&server, &paths), until_over).await;
     prometheus.scraped_after_now().await;
 
-    assert_eq!(ever_raised(&prometheus, since).await, BTreeSet::new());
+    assert_eq!(ever_fired(&prometheus, since).await, BTreeSet::new());
     let requests = prometheus.scalar("sum(http_requests_total)").await;
     println!("no alert in {:.0} s and {requests} good requests", now() - since);
 }
