@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Renders rules and dashboards from their Jsonnet sources, and the page about the dashboards from these. `--check` renders beside them and fails when what is committed
-# differs. Dashboards need grafonnet under vendor/ (`jb install`); where it is not there, that is said, and they are left
-# as they are.
+# Renders rules and dashboards from their Jsonnet sources, and the page about the dashboards from these. `--check` renders
+# beside them and fails when what is committed differs. Dashboards need grafonnet under vendor/ (`jb install`); where it is
+# not there, that is said, and only a digest of their sources is compared.
 #
 #   scripts/render.sh [--check] sources|rules|dashboards|docs...
 #
@@ -73,7 +73,7 @@ dashboards() {
         exit 1
     fi
     if [ ! -d vendor/github.com/grafana/grafonnet ]; then
-        echo "render: no vendor/ (\`jb install\` brings grafonnet); grafonnet/rendered is left unchecked" >&2
+        echo "render: no vendor/ (\`jb install\` brings grafonnet); grafonnet/rendered is not rendered again" >&2
         [ $check = true ] || exit 1
         return
     fi
