@@ -1,0 +1,4 @@
+provider "grafana" {
+  url  = var.grafana_url
+  auth = var.grafana_auth
+}
