@@ -43,6 +43,6 @@ WORKDIR /data
 ENV API_LISTEN=0.0.0.0:8000 \
     DATABASE_URL=sqlite:///data/users.db
 EXPOSE 8000
-HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=30s CMD ["/usr/local/bin/api-monitoring", "healthcheck"]
+# No HEALTHCHECK: the image runs jobs as well, which have nothing to ask. docker-compose.yml has the API's.
 ENTRYPOINT ["/usr/local/bin/api-monitoring"]
 CMD ["serve"]

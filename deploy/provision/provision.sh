@@ -1,7 +1,8 @@
 #!/bin/sh
 # Applies terraform/ to a Grafana once that answers: the `provision` service of docker-compose.yml.
 #
-#   provision apply [--stay]   apply; with --stay, do not end afterwards (healthy once /tmp/provisioned is there)
+#   provision apply [--stay]   apply; with --stay, do not end afterwards (healthy once /tmp/provisioned, or
+#                              $TMPDIR/provisioned, is there)
 #   provision plan             what apply would change; exits 0 when that is nothing, 2 when there is something
 #   provision destroy          remove from Grafana all that was applied
 #
@@ -25,7 +26,8 @@ case $timeout in
 '' | *[!0-9]*) fail "PROVISION_TIMEOUT_SECONDS is \"$timeout\", expected a number of seconds" ;;
 esac
 deadline=$(($(date +%s) + timeout))
-ready=/tmp/provisioned
+scratch=${TMPDIR:-/tmp}
+ready=$scratch/provisioned
 rm -f "$ready"
 
 # Who applies, as Terraform wants it.
@@ -47,15 +49,17 @@ else
 fi
 export TF_VAR_grafana_auth
 
-# get PATH: succeeds when Grafana answers 200; else $answer has what wget says.
-get() { answer=$(wget -O /dev/null -T 5 --header "$header" "$grafana$1" 2>&1); }
+# get PATH [HEADER]: succeeds when Grafana answers 200; else $answer has what wget says. One try, with the password unless
+# there is another header.
+get() { answer=$(wget -O /dev/null -T 5 -t 1 --header "${2:-$header}" "$grafana$1" 2>&1); }
 
-# Terraform may run for a while in the foreground, and the shell waits for it; so it is told to end as well.
+# Terraform may run for a while, and the shell waits for it; so it is told to end as well. With TERM, which it takes as it
+# takes INT: what a shell runs in the background ignores INT.
 child=
 end() {
     trap '' TERM INT
     if [ -n "$child" ]; then
-        kill -INT "$child" 2>/dev/null
+        kill -TERM "$child" 2>/dev/null
         wait "$child"
     fi
     [ -e "$ready" ] || say "ended before it was done" >&2
@@ -73,7 +77,7 @@ run() {
 rest() { run sleep "$1"; }
 
 wait_for_grafana() {
-    until get /api/health; do
+    until get /api/health "Accept: application/json"; do
         [ "$(date +%s)" -lt "$deadline" ] ||
             fail "Grafana at $grafana does not answer within $timeout s: $(echo "$answer" | tail -n 1)"
         say "waiting for Grafana at $grafana"
@@ -82,8 +86,8 @@ wait_for_grafana() {
     # Once, and before Terraform asks with the same password many times: Grafana locks a user out after five mistakes.
     until get /api/org; do
         case $answer in
-        *401*) fail "Grafana at $grafana refuses $who (401). A password is taken from the settings at Grafana's first start only; see README.md, \"Provisioning failed\"" ;;
-        *403*) fail "Grafana at $grafana does not let $who read its organisation (403); an administrator is needed" ;;
+        *" 401 "*) fail "Grafana at $grafana refuses $who (401). A password is taken from the settings at Grafana's first start only; see README.md, \"Provisioning failed\"" ;;
+        *" 403 "*) fail "Grafana at $grafana does not let $who read its organisation (403); an administrator is needed" ;;
         esac
         [ "$(date +%s)" -lt "$deadline" ] || fail "Grafana at $grafana does not answer: $(echo "$answer" | tail -n 1)"
         rest 2
@@ -98,8 +102,8 @@ adopt() {
         case $known in *"$address"*) continue ;; esac
         get "$path$uid" || continue
         say "$address is in Grafana already, and is taken over"
-        run terraform import -input=false -no-color "$address" "$uid" >/tmp/import.log 2>&1 || {
-            cat /tmp/import.log >&2
+        run terraform import -input=false -no-color "$address" "$uid" >"$scratch/import.log" 2>&1 || {
+            cat "$scratch/import.log" >&2
             return 1
         }
     done <<EOF
