@@ -1,16 +1,21 @@
 locals {
   dashboards_path = coalesce(var.dashboards_path, "${path.module}/../grafonnet/rendered")
 
-  # By uid: a file that is added is applied, and two with the same uid are an error.
-  dashboards = {
+  # By uid: a file that is added is applied. Two with the same uid are refused below.
+  dashboard_files = {
     for file in fileset(local.dashboards_path, "*.json") :
-    jsondecode(file("${local.dashboards_path}/${file}")).uid => file("${local.dashboards_path}/${file}")
+    jsondecode(file("${local.dashboards_path}/${file}")).uid => file...
   }
+
+  dashboards = { for uid, files in local.dashboard_files : uid => file("${local.dashboards_path}/${files[0]}") }
 
   public_url = trimsuffix(coalesce(var.grafana_public_url, var.grafana_url), "/")
 
+  # Instances follow from variables alone: where they follow from another resource, `terraform import` works no more.
+  alertmanagers    = toset(var.alertmanager_url == null ? [] : ["this"])
+  service_accounts = toset(var.service_account_name == null ? [] : [var.service_account_name])
   # Whether there is one is no secret, only which.
-  notifies = nonsensitive(var.notification_webhook_url != null)
+  notifications = toset(nonsensitive(var.notification_webhook_url != null) ? ["this"] : [])
 }
 
 resource "grafana_data_source" "prometheus" {
@@ -34,7 +39,7 @@ resource "grafana_data_source" "prometheus" {
 }
 
 resource "grafana_data_source" "alertmanager" {
-  for_each = toset(var.alertmanager_url == null ? [] : ["this"])
+  for_each = local.alertmanagers
 
   type = "alertmanager"
   name = "Alertmanager"
@@ -55,6 +60,11 @@ resource "grafana_folder" "this" {
     precondition {
       condition     = !contains(keys(local.dashboards), var.folder_uid)
       error_message = "folder_uid \"${var.folder_uid}\" is a dashboard's uid already."
+    }
+
+    precondition {
+      condition     = alltrue([for files in local.dashboard_files : length(files) == 1])
+      error_message = "Each dashboard needs a uid of its own: ${join("; ", [for uid, files in local.dashboard_files : "${join(", ", files)} have \"${uid}\"" if length(files) > 1])}."
     }
   }
 }
@@ -86,15 +96,15 @@ resource "grafana_dashboard" "this" {
 }
 
 resource "grafana_service_account" "this" {
-  for_each = toset(var.service_account_name == null ? [] : [var.service_account_name])
+  for_each = local.service_accounts
 
   name = each.value
   role = "Editor"
 }
 
 resource "grafana_service_account_token" "this" {
-  for_each = grafana_service_account.this
+  for_each = local.service_accounts
 
   name               = "terraform"
-  service_account_id = each.value.id
+  service_account_id = grafana_service_account.this[each.key].id
 }

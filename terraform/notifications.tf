@@ -1,9 +1,9 @@
 # For those without Alertmanager, off by default: Grafana itself notifies of every alert that fires in Prometheus. The
-# alerts stay where they are, in prometheus/rules; one rule here hands them on. It names its contact point itself, so the
-# organisation's notification policies, which others may rely on, are left alone.
+# alerts stay where they are, in prometheus/rules; one rule here hands them on. It names its contact point itself, so
+# the organisation's notification policies, which others may rely on, are left alone.
 
 resource "grafana_contact_point" "this" {
-  for_each = toset(local.notifies ? ["this"] : [])
+  for_each = local.notifications
 
   name = "API Monitoring"
 
@@ -13,7 +13,7 @@ resource "grafana_contact_point" "this" {
 }
 
 resource "grafana_rule_group" "this" {
-  for_each = grafana_contact_point.this
+  for_each = local.notifications
 
   name             = "Prometheus alerts"
   folder_uid       = grafana_folder.this.uid
@@ -68,7 +68,7 @@ resource "grafana_rule_group" "this" {
     }
 
     notification_settings {
-      contact_point = each.value.name
+      contact_point = grafana_contact_point.this[each.key].name
       group_by      = ["alertname", "grafana_folder", "alert", "job"]
     }
   }

@@ -1,6 +1,6 @@
 terraform {
   # 1.7: `terraform test` with a mocked provider. OpenTofu has it from 1.8 on.
-  required_version = ">= 1.7.0"
+  required_version = ">= 1.7.0, < 2.0.0"
 
   required_providers {
     grafana = {
