@@ -1,16 +1,17 @@
 #!/bin/sh
 # Applies terraform/ to a Grafana once that answers: the `provision` service of docker-compose.yml.
 #
-#   provision apply [--stay]   apply; with --stay, do not end afterwards (healthy once /tmp/provisioned, or
-#                              $TMPDIR/provisioned, is there)
+#   provision apply [--stay]   apply; with --stay, do not end afterwards (healthy once the file provisioned is in
+#                              TMPDIR, or else in /tmp)
 #   provision plan             what apply would change; exits 0 when that is nothing, 2 when there is something
 #   provision destroy          remove from Grafana all that was applied
 #
-# GRAFANA_ADMIN_USER (admin) and GRAFANA_ADMIN_PASSWORD, or the file GRAFANA_ADMIN_PASSWORD_FILE, or GRAFANA_TOKEN, say who
-# applies; PROVISION_TIMEOUT_SECONDS (180) is how long is waited for Grafana and tried again. All else are Terraform's
-# variables, as TF_VAR_….
+# GRAFANA_ADMIN_USER (admin) and GRAFANA_ADMIN_PASSWORD, or the file GRAFANA_ADMIN_PASSWORD_FILE, or GRAFANA_TOKEN, say
+# who applies; PROVISION_TIMEOUT_SECONDS (180) is how long is waited for Grafana and tried again. All else are
+# Terraform's variables, as TF_VAR_….
 #
-# Exits 1 when it fails, and says why in its last line. Runs in any POSIX shell; needs wget, base64 and terraform.
+# Exits 1 when it fails, and says why in its last line. Runs in any POSIX shell; needs wget, timeout, base64 and
+# terraform.
 set -u
 
 say() { echo "provision: $*"; }
@@ -49,20 +50,25 @@ else
 fi
 export TF_VAR_grafana_auth
 
-# get PATH [HEADER]: succeeds when Grafana answers 200; else $answer has what wget says. One try, with the password unless
-# there is another header.
-get() { answer=$(wget -O /dev/null -T 5 -t 1 --header "${2:-$header}" "$grafana$1" 2>&1); }
+# get PATH [HEADER]: succeeds when Grafana answers 200; else $answer has what wget says. One try, with the password
+# unless there is another header. `timeout`, not `-T`, with which some builds of busybox's wget crash.
+get() { answer=$(timeout 5 wget -O /dev/null -t 1 --header "${2:-$header}" "$grafana$1" 2>&1); }
 
-# Terraform may run for a while, and the shell waits for it; so it is told to end as well. With TERM, which it takes as it
-# takes INT: what a shell runs in the background ignores INT.
+# Terraform may run for a while, and the shell waits for it; so it is told to end as well. With TERM, which it takes as
+# it takes INT: what a shell runs in the background ignores INT.
 child=
+sleeper=
+# A signal may come while the output goes to a file.
+exec 3>&2
 end() {
     trap '' TERM INT
+    # Not waited for: it may have begun in this very moment, and not have heard.
+    [ -z "$sleeper" ] || kill "$sleeper" 2>/dev/null
     if [ -n "$child" ]; then
         kill -TERM "$child" 2>/dev/null
         wait "$child"
     fi
-    [ -e "$ready" ] || say "ended before it was done" >&2
+    [ -e "$ready" ] || say "ended before it was done" >&3
     if [ -e "$ready" ]; then exit 0; else exit 1; fi
 }
 trap end TERM INT
@@ -74,7 +80,12 @@ run() {
     child=
     return "$code"
 }
-rest() { run sleep "$1"; }
+rest() {
+    sleep "$1" &
+    sleeper=$!
+    wait "$sleeper"
+    sleeper=
+}
 
 wait_for_grafana() {
     until get /api/health "Accept: application/json"; do
