@@ -2,12 +2,12 @@
 
 CARGO ?= cargo
 
-.PHONY: help test check-format lint unit doc check-rules check-rendered check-alertmanager deny tools rules dashboards docs bench
+.PHONY: help test check-format lint unit doc check-rules check-rendered check-alertmanager check-terraform deny tools rules dashboards docs bench e2e
 
 help: ## List the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-test: check-format lint tools check-rendered check-rules check-alertmanager unit doc deny ## Everything that must pass: formatting, lints, rules, all tests, docs, licences
+test: check-format lint tools check-rendered check-rules check-alertmanager check-terraform unit doc deny ## Everything that must pass: formatting, lints, rules, all tests, docs, licences
 
 check-format: ## Fail when a file is not formatted
 	$(CARGO) fmt --all --check
@@ -30,6 +30,9 @@ check-rules: tools ## promtool on the configuration of Prometheus, its rules and
 check-alertmanager: tools ## amtool on the configuration of Alertmanager: that it is valid, and whom alerts reach
 	scripts/check-alertmanager.sh
 
+check-terraform: ## terraform fmt, validate and test, where Terraform and its Grafana provider are at hand
+	scripts/check-terraform.sh
+
 check-rendered: tools ## Fail when rules or dashboards differ from their Jsonnet sources
 	scripts/render.sh --check sources rules dashboards docs
 
@@ -50,3 +53,6 @@ bench: ## What being monitored costs, what batch work costs, and what the servic
 	$(CARGO) bench --locked --bench cost
 	$(CARGO) bench --locked --bench batch
 	scripts/footprint.sh
+
+e2e: ## The running stack from end to end; needs Docker and Compose, and takes some minutes
+	COMPOSE_E2E=1 $(CARGO) test --locked --test stack e2e:: -- --nocapture

@@ -8,6 +8,12 @@ cd "$(dirname "$0")/.."
 tools=$PWD/target/tools
 alertmanager=github.com/prometheus/alertmanager/cmd
 alertmanager_version=v0.28.1
+compose=github.com/docker/compose/v2
+compose_version=v2.40.3
+# What Compose 1.29 is made of. Debian's package names more, which is not needed to read a file.
+compose_packages=(docker-compose python3-attr python3-certifi python3-chardet python3-distro python3-distutils
+    python3-docker python3-dockerpty python3-docopt python3-dotenv python3-idna python3-jsonschema python3-pyrsistent
+    python3-requests python3-six python3-texttable python3-urllib3 python3-websocket python3-yaml)
 
 # missing PROGRAM VARIABLE: succeeds when the program is nowhere to be found.
 missing() {
@@ -20,6 +26,33 @@ left_out() {
     [ "${CI:-}" != true ] || exit 1
 }
 
+# compose_is GENERATION COMMAND…: succeeds when the command is Docker Compose of this generation. The first is 1.29: what
+# came before knows no profiles.
+compose_is() {
+    local version=${1/#1/1\\.29}
+    shift
+    "$@" version --short 2>/dev/null | grep -q "^v\?$version\."
+}
+
+# compose_at_hand GENERATION COMMAND…: takes the first of the commands that is of this generation, if any is, for
+# target/tools/usr/bin/docker-compose-v1 or -v2: `docker-compose` may be either.
+compose_at_hand() {
+    local generation=$1 command=$tools/usr/bin/docker-compose-v$1
+    shift
+    ! compose_is "$generation" "$command" || return 0
+    local candidate
+    for candidate in "$@"; do
+        # shellcheck disable=SC2086 # a command may be two words
+        if compose_is "$generation" $candidate; then
+            mkdir -p "$tools/usr/bin"
+            printf '#!/bin/sh\nexec %s "$@"\n' "$candidate" >"$command"
+            chmod +x "$command"
+            return 0
+        fi
+    done
+    return 1
+}
+
 # Debian's Alertmanager looks for its templates under /usr/share and cannot run unpacked elsewhere, so it is built.
 commands=()
 ! missing alertmanager ALERTMANAGER || commands+=("$alertmanager/alertmanager@$alertmanager_version")
@@ -27,6 +60,22 @@ commands=()
 if [ ${#commands[@]} -gt 0 ] && command -v go >/dev/null; then
     echo "tools: building ${commands[*]}"
     GOBIN=$tools/usr/bin go install "${commands[@]}" || echo "tools: go cannot build it" >&2
+fi
+
+# `go install` refuses a module that excludes versions of others, so it is built as another one's dependency.
+if [ -z "${COMPOSE_V2:-}" ] && ! compose_at_hand 2 "docker compose" docker-compose && command -v go >/dev/null; then
+    echo "tools: building $compose@$compose_version"
+    module=$(mktemp -d)
+    (
+        cd "$module"
+        go mod init compose && go get "$compose/cmd@$compose_version" &&
+            go build -ldflags "-X $compose/internal.Version=$compose_version" -o "$tools/usr/bin/docker-compose-v2" \
+                "$compose/cmd"
+    ) >"$module/log" 2>&1 || {
+        cat "$module/log" >&2
+        echo "tools: go cannot build it" >&2
+    }
+    rm -rf "$module"
 fi
 
 packages=()
@@ -45,21 +94,48 @@ if missing amtool AMTOOL; then
     packages+=(prometheus-alertmanager)
 fi
 
+# fetch PACKAGE…: downloads packages into this folder. The machine's own package lists may be absent or old; fresh ones
+# are fetched into this folder too, not into the system's, so that no root is needed.
+fetch() {
+    local fresh=(-o "Dir::State=$PWD/state" -o Dir::State::status=/var/lib/dpkg/status -o "Dir::Cache=$PWD/cache"
+        -o APT::Sandbox::User=)
+    if ! apt-get download -q "$@" >download.log 2>&1 && ! {
+        mkdir -p state/lists/partial cache/archives/partial &&
+            apt-get "${fresh[@]}" update -qq && apt-get "${fresh[@]}" download -q "$@"
+    } >>download.log 2>&1; then
+        cat download.log >&2
+        return 1
+    fi
+}
+
+# unpack_compose: makes target/tools/usr/bin/docker-compose-v1 of Debian's packages. Its libraries are Debian's, and so
+# must be the Python that runs it. Debian has distutils in two packages, this one and the interpreter's own.
+unpack_compose() {
+    local package python libraries=$tools/compose-v1/usr/lib
+    for package in "${compose_packages[@]}"; do
+        dpkg -x "$package"_*.deb "$tools/compose-v1"
+    done
+    python=$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])') &&
+        cp "/usr/lib/$python/distutils"/*.py "$libraries/$python/distutils" || return
+    printf '#!/bin/sh\nPYTHONPATH=%q exec /usr/bin/python3 %q "$@"\n' "$libraries/python3/dist-packages:$libraries/$python" \
+        "$tools/compose-v1/usr/bin/docker-compose" >"$tools/usr/bin/docker-compose-v1"
+    chmod +x "$tools/usr/bin/docker-compose-v1"
+}
+
+want_compose=
+if [ -z "${COMPOSE_V1:-}" ] && ! compose_at_hand 1 docker-compose; then
+    want_compose=1
+fi
+if [ -n "$want_compose" ] || [ ${#packages[@]} -gt 0 ]; then
+    mkdir -p "$tools/usr/bin"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+fi
+
 if [ ${#packages[@]} -gt 0 ]; then
     if command -v apt-get >/dev/null && command -v dpkg >/dev/null; then
-        work=$(mktemp -d)
-        trap 'rm -rf "$work"' EXIT
-        mkdir -p "$tools/usr/bin"
         cd "$work"
-        # The machine's own package lists may be absent or old. Fresh ones are fetched into this folder, not into the
-        # system's, so that no root is needed.
-        mkdir -p state/lists/partial cache/archives/partial
-        fresh=(-o "Dir::State=$PWD/state" -o Dir::State::status=/var/lib/dpkg/status -o "Dir::Cache=$PWD/cache"
-            -o APT::Sandbox::User=)
-        if ! apt-get download -q "${packages[@]}" >download.log 2>&1 && ! {
-            apt-get "${fresh[@]}" update -qq && apt-get "${fresh[@]}" download -q "${packages[@]}"
-        } >>download.log 2>&1; then
-            cat download.log >&2
+        if ! fetch "${packages[@]}"; then
             left_out "cannot download ${packages[*]}; the tests that need them are left out."
             packages=()
         fi
@@ -82,6 +158,24 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
+# By itself: newer distributions have no longer all of it, which must not cost the others.
+if [ -n "$want_compose" ] && command -v apt-get >/dev/null && command -v dpkg >/dev/null; then
+    cd "$work"
+    if fetch "${compose_packages[@]}" && unpack_compose; then
+        echo "tools: docker-compose $("$tools/usr/bin/docker-compose-v1" version --short 2>&1 | tail -n 1)"
+    fi
+fi
+
+# What is there and is no Compose of its generation would make the tests fail instead of being left out.
+if [ -z "${COMPOSE_V1:-}" ] && ! compose_is 1 "$tools/usr/bin/docker-compose-v1"; then
+    rm -f "$tools/usr/bin/docker-compose-v1"
+    left_out "no Compose 1.29 is here. Install it, or set COMPOSE_V1. The tests that need it are left out."
+fi
+if [ -z "${COMPOSE_V2:-}" ] && ! compose_is 2 "$tools/usr/bin/docker-compose-v2"; then
+    rm -f "$tools/usr/bin/docker-compose-v2"
+    left_out "no Compose 2 is here, and none could be built. Install it (https://docs.docker.com/compose/install/)," \
+        "set COMPOSE_V2, or install go. The tests that need it are left out."
+fi
 if missing alertmanager ALERTMANAGER; then
     left_out "no alertmanager is here, and none could be built. Install it (https://prometheus.io/download/), put it" \
         "on the path or set ALERTMANAGER, or install go. The tests that need it are left out."

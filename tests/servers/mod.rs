@@ -27,6 +27,11 @@ pub const PUSHGATEWAY: Tool = Tool { variable: "PUSHGATEWAY", names: &["pushgate
 // Not Debian's prometheus-alertmanager: it looks for its templates under /usr/share, and cannot run unpacked elsewhere.
 pub const ALERTMANAGER: Tool = Tool { variable: "ALERTMANAGER", names: &["alertmanager"] };
 pub const JSONNET: Tool = Tool { variable: "JSONNET", names: &["jsonnet"] };
+// `docker-compose` may be of either generation; `make tools` gives each a name of its own.
+pub const COMPOSE_V1: Tool = Tool { variable: "COMPOSE_V1", names: &["docker-compose-v1"] };
+pub const COMPOSE_V2: Tool = Tool { variable: "COMPOSE_V2", names: &["docker-compose-v2"] };
+pub const WGET: Tool = Tool { variable: "WGET", names: &["wget"] };
+pub const BASE64: Tool = Tool { variable: "BASE64", names: &["base64"] };
 
 impl Tool {
     /// Where it is, or what to do to have one.
@@ -125,6 +130,8 @@ impl Drop for Running {
 pub struct Test {
     pub name: &'static str,
     pub tools: &'static [Tool],
+    /// Why it is left out unless it is asked for; no failure with `CI=true` either.
+    pub left_out: Option<&'static str>,
     pub run: fn(Vec<PathBuf>),
 }
 
@@ -132,12 +139,13 @@ pub struct Test {
 #[macro_export]
 macro_rules! needs {
     ([], $test:path) => {
-        $crate::servers::Test { name: stringify!($test), tools: &[], run: |_| $test() }
+        $crate::servers::Test { name: stringify!($test), tools: &[], left_out: None, run: |_| $test() }
     };
     ([$($tool:expr),+], $test:path) => {
         $crate::servers::Test {
             name: stringify!($test),
             tools: &[$($tool),+],
+            left_out: None,
             run: |tools| tokio::runtime::Runtime::new().unwrap().block_on($test(tools.try_into().unwrap())),
         }
     };
@@ -146,16 +154,21 @@ macro_rules! needs {
 /// Runs tests as the standard harness would.
 pub fn run(tests: Vec<Test>) -> ExitCode {
     let required = std::env::var("CI").is_ok_and(|ci| ci == "true");
-    let trials = tests.into_iter().map(|Test { name, tools, run }| {
+    let ignored = |name: &str, reason: &str| {
+        let reason = reason.to_owned();
+        Trial::test(format!("{name} ({reason})"), || Err(Failed::from(reason))).with_ignored_flag(true)
+    };
+    let trials = tests.into_iter().map(|Test { name, tools, left_out, run }| {
+        if let Some(reason) = left_out {
+            return ignored(name, reason);
+        }
         match tools.iter().map(Tool::find).collect::<Result<Vec<_>, _>>() {
             Ok(tools) => Trial::test(name, move || {
                 run(tools);
                 Ok(())
             }),
             Err(reason) if required => Trial::test(name, move || Err(reason.into())),
-            Err(reason) => {
-                Trial::test(format!("{name} ({reason})"), || Err(Failed::from(reason))).with_ignored_flag(true)
-            }
+            Err(reason) => ignored(name, &reason),
         }
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
