@@ -1,45 +1,38 @@
-//! docker-compose.yml and what belongs to it: the facts of the specification, and that both generations of Compose read
-//! the same from it.
+//! docker-compose.yml and what belongs to it are as the specification says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
+use crate::images::{self, API, IGNORED, PROVISION, is_pinned};
 use crate::needs;
-use crate::servers::{COMPOSE_V1, COMPOSE_V2, Test};
+use crate::servers::Test;
 
 pub fn tests() -> Vec<Test> {
-    vec![
-        needs!([], the_stack_is_as_specified),
-        needs!([], every_deviation_is_found),
-        needs!([COMPOSE_V1, COMPOSE_V2], both_generations_of_compose_read_the_same),
-        needs!([COMPOSE_V1, COMPOSE_V2], what_a_generation_lacks_is_refused),
-    ]
+    vec![needs!([], the_stack_is_as_specified), needs!([], every_deviation_is_found)]
 }
 
 // ---- What is read ----
 
 /// The project's files by name, as they are or with a fault put in.
 #[derive(Clone)]
-struct Files {
-    texts: BTreeMap<&'static str, String>,
+pub struct Files {
+    pub texts: BTreeMap<&'static str, String>,
     /// Everything that git knows or would add.
-    tracked: BTreeSet<String>,
+    pub tracked: BTreeSet<String>,
 }
 
-const COMPOSE: &str = "docker-compose.yml";
-const ENVIRONMENT: &str = ".env.example";
-const API_IMAGE: &str = "Dockerfile";
-const PROVISION_IMAGE: &str = "deploy/provision/Dockerfile";
-const IGNORED: &str = ".dockerignore";
+pub const COMPOSE: &str = "docker-compose.yml";
+pub const ENVIRONMENT: &str = ".env.example";
+pub const SECRETS: &str = "deploy/compose.secrets.yml";
 const SCRAPED: &str = "prometheus/prometheus.yml";
 const README: &str = "README.md";
 
 impl Files {
     fn read() -> Self {
-        let names = [COMPOSE, ENVIRONMENT, API_IMAGE, PROVISION_IMAGE, IGNORED, SCRAPED, README];
+        let names = [COMPOSE, ENVIRONMENT, SECRETS, API, PROVISION, IGNORED, SCRAPED, README];
         let texts = names.map(|name| (name, std::fs::read_to_string(root().join(name)).unwrap()));
         let listed = Command::new("git")
             .args(["ls-files", "--cached", "--others", "--exclude-standard"])
@@ -57,7 +50,7 @@ impl Files {
     }
 }
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -79,10 +72,13 @@ fn resolved(text: &str) -> Result<(String, BTreeMap<String, String>), String> {
         whole.push_str(default);
         whole.push_str(rest);
     }
+    if whole.contains('$') {
+        return Err("there is a \"$\" that is not of the form ${NAME:-default}".to_owned());
+    }
     Ok((whole, defaults))
 }
 
-fn yaml(text: &str) -> Result<Value, String> {
+pub fn yaml(text: &str) -> Result<Value, String> {
     let mut value: serde_norway::Value = serde_norway::from_str(text).map_err(|error| error.to_string())?;
     // What is merged may merge something itself.
     for _ in 0..2 {
@@ -91,7 +87,7 @@ fn yaml(text: &str) -> Result<Value, String> {
     serde_json::to_value(value).map_err(|error| error.to_string())
 }
 
-fn strings(list: &Value) -> Vec<String> {
+pub fn strings(list: &Value) -> Vec<String> {
     let one = |item: &Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
     list.as_array().map(|list| list.iter().map(one).collect()).unwrap_or_default()
 }
@@ -102,8 +98,8 @@ fn keys(map: &Value) -> BTreeSet<String> {
 
 // ---- The facts ----
 
-struct Service {
-    name: &'static str,
+pub struct Service {
+    pub name: &'static str,
     container: Option<&'static str>,
     /// On which port it listens, which is published under the same number.
     port: Option<u16>,
@@ -111,11 +107,11 @@ struct Service {
     health: Option<&'static str>,
     /// Which service must be healthy first.
     after: Option<&'static str>,
-    profile: Option<&'static str>,
+    pub profile: Option<&'static str>,
     read_only: bool,
 }
 
-const SERVICES: [Service; 8] = [
+pub const SERVICES: [Service; 8] = [
     Service {
         name: "api",
         container: Some("api-monitoring"),
@@ -192,7 +188,7 @@ const SERVICES: [Service; 8] = [
 ];
 
 /// What a service's command or environment must say, and why.
-const SETTINGS: [(&str, &str, &str); 21] = [
+const SETTINGS: [(&str, &str, &str); 28] = [
     ("api", "API_LISTEN=0.0.0.0:8000", "or nothing outside its container reaches it"),
     ("api", "DATABASE_URL=sqlite:///data/users.db", "the volume"),
     ("prometheus", "--config.file=/etc/prometheus/prometheus.yml", "the mounted folder"),
@@ -216,9 +212,34 @@ const SETTINGS: [(&str, &str, &str); 21] = [
         "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH=/etc/grafana/dashboards/api-monitoring.json",
         "home is our main dashboard",
     ),
+    ("grafana", "GF_SERVER_ROOT_URL=http://localhost:3000/", "its links"),
+    ("provision", "TF_VAR_grafana_url=http://grafana:3000", "where it applies"),
+    ("provision", "TF_VAR_grafana_public_url=http://localhost:3000", "the dashboards' addresses that it prints"),
+    ("provision", "TF_VAR_prometheus_url=http://prometheus:9090", "where Grafana asks"),
+    ("provision", "TF_VAR_alertmanager_url=http://alertmanager:9093", "where Grafana asks"),
     ("load", "LOAD_TARGET=http://api:8000", "the API in the network"),
+    ("job", "LOAD_TARGET=http://api:8000", "the API in the network"),
     ("job", "PUSHGATEWAY_URL=http://pushgateway:9091", "where it pushes"),
+    ("job", "PUSH_SPOOL_DIR=/spool", "the volume"),
 ];
+
+/// What those settings and the images name inside a container, and which volume or file of the project that must be.
+const PLACES: [(&str, &str, &str); 10] = [
+    ("api", "/data/users.db", "api_data/users.db"),
+    ("prometheus", "/etc/prometheus/prometheus.yml", "./prometheus/prometheus.yml"),
+    ("prometheus", "/prometheus", "prometheus_data"),
+    ("pushgateway", "/pushgateway/metrics", "pushgateway_data/metrics"),
+    ("alertmanager", "/etc/alertmanager/alertmanager.yml", "./deploy/alertmanager/alertmanager.yml"),
+    ("alertmanager", "/alertmanager", "alertmanager_data"),
+    ("grafana", "/etc/grafana/dashboards/api-monitoring.json", "./grafonnet/rendered/api-monitoring.json"),
+    ("grafana", "/var/lib/grafana", "grafana_data"),
+    ("provision", "/state/terraform.tfstate", "provision_state/terraform.tfstate"),
+    ("job", "/spool", "job_spool"),
+];
+
+/// Settings of deploy/compose.secrets.yml alone, which .env.example names in a comment: without that file they would do
+/// nothing.
+const WITH_SECRETS_ONLY: [&str; 1] = ["GRAFANA_ADMIN_PASSWORD_FILE"];
 
 /// Every deviation of the files from the specification, one sentence each.
 fn deviations(files: &Files) -> Vec<String> {
@@ -256,9 +277,10 @@ fn deviations(files: &Files) -> Vec<String> {
         }
     }
     found.extend(of_all_files(files, &compose));
-    found.extend(of_settings(&files.texts[ENVIRONMENT], &defaults));
-    found.extend(of_images(files, &compose, &defaults));
-    found.extend(of_targets(&files.texts[SCRAPED]));
+    found.extend(of_settings(&files.texts[ENVIRONMENT], &files.texts[SECRETS], &defaults));
+    found.extend(of_images(&compose));
+    found.extend(images::deviations(files, &compose, &defaults));
+    found.extend(of_targets(files));
     found.extend(of_readme(&files.texts[README], &compose));
     found
 }
@@ -341,22 +363,18 @@ fn of_all_files(files: &Files, compose: &Value) -> Vec<String> {
     let mut kept = BTreeSet::new();
     for (name, service) in compose["services"].as_object().into_iter().flatten() {
         for mount in strings(&service["volumes"]) {
-            let mut parts = mount.split(':');
-            let (Some(source), Some(target)) = (parts.next(), parts.next()) else { continue };
+            let source = mount.split(':').next().unwrap();
             if source.starts_with(['.', '/']) {
                 if !files.holds(source) {
                     found.push(format!("{name} mounts {source}, which is not in the project"));
                 }
-                if parts.next() != Some("ro") {
+                if !mount.ends_with(":ro") {
                     found.push(format!("{name} mounts {source} writable"));
                 }
             } else {
                 used.insert(source.to_owned());
                 if service["profiles"].is_null() {
                     kept.insert(source.to_owned());
-                }
-                if !target.starts_with('/') {
-                    found.push(format!("{name} mounts {source} nowhere"));
                 }
             }
         }
@@ -367,30 +385,27 @@ fn of_all_files(files: &Files, compose: &Value) -> Vec<String> {
     for volume in used.difference(&kept) {
         found.push(format!("volume {volume} belongs to a profile alone: `down -v` would leave it behind"));
     }
-    for volume in
-        ["api_data", "prometheus_data", "pushgateway_data", "alertmanager_data", "grafana_data", "provision_state"]
-    {
-        if !used.contains(volume) {
-            found.push(format!("{volume} is no volume: what it should keep would be lost"));
-        }
-    }
-
-    // What is named inside a mounted folder.
-    for path in [
-        "prometheus/prometheus.yml",
-        "prometheus/rules/red.alerts.yml",
-        "deploy/alertmanager/alertmanager.yml",
-        "grafonnet/rendered/api-monitoring.json",
-    ] {
-        if !files.holds(path) {
-            found.push(format!("{path} is not in the project"));
+    for (name, path, place) in PLACES {
+        let is = mounted(&compose["services"][name], path);
+        if is.as_deref() != Some(place) || place.starts_with('.') && !files.holds(place) {
+            found.push(format!("{name} has not {place} at {path}"));
         }
     }
     found
 }
 
+/// What of a volume or of the project is at a path in a container, if anything is mounted there.
+fn mounted(service: &Value, path: &str) -> Option<String> {
+    strings(&service["volumes"]).iter().find_map(|mount| {
+        let mut parts = mount.split(':');
+        let (source, target) = (parts.next()?, parts.next()?);
+        let rest = path.strip_prefix(target)?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| format!("{source}{rest}"))
+    })
+}
+
 /// The example has every setting with its default, and no other.
-fn of_settings(example: &str, defaults: &BTreeMap<String, String>) -> Vec<String> {
+fn of_settings(example: &str, secrets: &str, defaults: &BTreeMap<String, String>) -> Vec<String> {
     let lines = example.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let set: BTreeMap<_, _> = lines.filter_map(|line| line.split_once('=')).collect();
     let mut found = Vec::new();
@@ -406,6 +421,14 @@ fn of_settings(example: &str, defaults: &BTreeMap<String, String>) -> Vec<String
     for name in set.keys().filter(|name| !defaults.contains_key(**name)) {
         found.push(format!("{name} of {ENVIRONMENT} is no setting of {COMPOSE}"));
     }
+    match resolved(secrets) {
+        Ok((_, others)) => {
+            for name in others.into_keys().filter(|name| !WITH_SECRETS_ONLY.contains(&name.as_str())) {
+                found.push(format!("{name} is a setting of {SECRETS} alone"));
+            }
+        }
+        Err(deviation) => found.push(format!("{SECRETS}: {deviation}")),
+    }
     for (name, default) in defaults.iter().filter(|(name, _)| name.ends_with("_BIND_ADDRESS")) {
         if default != "127.0.0.1" {
             found.push(format!("{name} publishes a port to others by default"));
@@ -414,108 +437,19 @@ fn of_settings(example: &str, defaults: &BTreeMap<String, String>) -> Vec<String
     found
 }
 
-/// A version of at least two numbers, such as `v3.5.0`, `1.95.0-slim-bookworm` or `12.4`.
-fn is_pinned(image: &str) -> bool {
-    let Some((_, tag)) = image.rsplit_once(':') else { return false };
-    let numbers = tag.trim_start_matches('v').split('-').next().unwrap();
-    numbers.split('.').count() >= 2 && numbers.split('.').all(|number| number.parse::<u32>().is_ok())
-}
-
-fn of_images(files: &Files, compose: &Value, defaults: &BTreeMap<String, String>) -> Vec<String> {
-    let mut found = Vec::new();
-    let services = compose["services"].as_object().into_iter().flatten();
-    let built: Vec<_> = services
-        .clone()
-        .filter(|(_, service)| !service["build"].is_null())
-        .map(|(_, service)| &service["image"])
-        .collect();
-    for (name, service) in services.filter(|(_, service)| !built.contains(&&service["image"])) {
-        if !is_pinned(service["image"].as_str().unwrap_or_default()) {
-            found.push(format!("{name} has an image without a full version: {}", service["image"]));
-        }
-    }
-    for file in [API_IMAGE, PROVISION_IMAGE] {
-        let text = &files.texts[file];
-        let mut arguments = BTreeMap::new();
-        let (mut user, mut stages) = (None, 0);
-        for line in text.lines() {
-            let mut words = line.split_whitespace();
-            match words.next() {
-                Some("ARG") => {
-                    let argument = words.next().unwrap_or_default();
-                    let (name, default) = argument.split_once('=').unwrap_or((argument, ""));
-                    arguments.insert(name.to_owned(), default.to_owned());
-                    if defaults.get(name).is_none_or(|other| other != default) {
-                        found.push(format!("{file}: {name} is {default:?}, and not so in {COMPOSE}"));
-                    }
-                }
-                Some("FROM") => {
-                    (user, stages) = (None, stages + 1);
-                    let mut image = words.next().unwrap_or_default().to_owned();
-                    for (name, value) in &arguments {
-                        image = image.replace(&format!("${{{name}}}"), value);
-                    }
-                    if image != "scratch" && !is_pinned(&image) {
-                        found.push(format!("{file}: {image} has no full version"));
-                    }
-                }
-                Some("USER") => user = words.next().map(str::to_owned),
-                // Both need BuildKit.
-                Some("#") if words.next().is_some_and(|word| word.starts_with("syntax=")) => {
-                    found.push(format!("{file}: a syntax line is fetched from a registry"));
-                }
-                Some("RUN") if words.next().is_some_and(|word| word.starts_with("--")) => {
-                    found.push(format!("{file}: {line:?} needs BuildKit"));
-                }
-                Some("COPY") if !line.contains("--from=") => {
-                    let sources: Vec<_> = words.filter(|word| !word.starts_with("--")).collect();
-                    for source in &sources[..sources.len().saturating_sub(1)] {
-                        let folder = source.split('*').next().unwrap().trim_end_matches('/');
-                        // `FILE*` is a file that may be missing.
-                        let (source, optional) = source.strip_suffix('*').map_or((*source, false), |file| (file, true));
-                        if !is_let_through(&files.texts[IGNORED], source) || !(optional || files.holds(folder)) {
-                            found.push(format!("{file} copies {source}, which {IGNORED} keeps out or is not there"));
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        if user.is_none_or(|user| user.starts_with("0") || user.starts_with("root")) {
-            found.push(format!("{file}: the image runs as root"));
-        }
-        if file == API_IMAGE && (stages < 2 || !text.contains("\nFROM scratch\n")) {
-            found.push(format!("{file}: what builds would be in the image"));
-        }
-        for line in text.lines().filter(|line| line.contains("cargo build")) {
-            if !line.contains("--locked") {
-                found.push(format!("{file}: {line:?} may take other versions than Cargo.lock"));
-            }
-        }
-    }
-    for path in [".git", "target", ".env", "secrets", "terraform/terraform.tfstate", "terraform/local.tfvars", "data"] {
-        if is_let_through(&files.texts[IGNORED], path) {
-            found.push(format!("{IGNORED} lets {path} into the images' context"));
-        }
-    }
-    found
-}
-
-/// Whether an ignore file that keeps everything out but `!` lines lets a path through.
-fn is_let_through(ignored: &str, path: &str) -> bool {
-    let mut lines = ignored.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    if lines.next() != Some("*") {
-        return true;
-    }
-    lines.filter_map(|line| line.strip_prefix('!')).any(|kept| match kept.split_once('*') {
-        Some((start, end)) => path.starts_with(start) && path.ends_with(end),
-        None => path == kept || path.starts_with(&format!("{kept}/")),
-    })
+/// What is not built here is fetched in one version.
+fn of_images(compose: &Value) -> Vec<String> {
+    let services = || compose["services"].as_object().into_iter().flatten();
+    let built =
+        |image: &Value| services().any(|(_, service)| !service["build"].is_null() && service["image"] == *image);
+    let loose = services().filter(|(_, service)| !is_pinned(service["image"].as_str().unwrap_or_default()));
+    let loose = loose.filter(|(_, service)| !built(&service["image"]));
+    loose.map(|(name, service)| format!("{name} has an image without a full version: {}", service["image"])).collect()
 }
 
 /// Prometheus asks for services of the stack, on the ports that they listen on.
-fn of_targets(configuration: &str) -> Vec<String> {
-    let configuration = yaml(configuration).unwrap();
+fn of_targets(files: &Files) -> Vec<String> {
+    let configuration = yaml(&files.texts[SCRAPED]).unwrap();
     let jobs = configuration["scrape_configs"].as_array().unwrap();
     let managers = configuration["alerting"]["alertmanagers"].as_array().unwrap();
     let listening: BTreeSet<_> = SERVICES
@@ -535,6 +469,11 @@ fn of_targets(configuration: &str) -> Vec<String> {
     }
     if targets(managers) != BTreeSet::from(["alertmanager:9093".to_owned()]) {
         found.push("alerts do not go to the stack's Alertmanager".to_owned());
+    }
+    for pattern in strings(&configuration["rule_files"]) {
+        if !files.tracked.iter().any(|file| images::matches(&format!("prometheus/{pattern}"), file)) {
+            found.push(format!("{SCRAPED} reads the rules {pattern}, and there are none"));
+        }
     }
     found
 }
@@ -584,6 +523,7 @@ fn every_deviation_is_found() {
         (COMPOSE, "${API_PORT:-8000}:8000", "${API_PORT:-8000}:80", "api publishes other ports"),
         (COMPOSE, "'${API_BIND_ADDRESS:-127.0.0.1}:", "'", "api publishes other ports"),
         (COMPOSE, "${API_PORT:-8000}", "${API_PORT}", "${API_PORT} has no default"),
+        (COMPOSE, "${LOAD_RATE:-20}", "$LOAD_RATE", "there is a \"$\" that is not of the form"),
         (COMPOSE, "${LOAD_RATE:-20}", "${LOAD_RATE:-${RATE:-20}}", "which Compose 1.29 cannot read"),
         (COMPOSE, "9090/-/healthy'", "9090/'", "prometheus has no health check"),
         (
@@ -606,6 +546,27 @@ fn every_deviation_is_found() {
             "provision does not start once",
         ),
         (COMPOSE, "    profiles: [load]\n", "", "load has other profiles"),
+        (
+            COMPOSE,
+            "API_BIND_ADDRESS:-127.0.0.1",
+            "API_BIND_ADDRESS:-0.0.0.0",
+            "API_BIND_ADDRESS publishes a port to others",
+        ),
+        (COMPOSE, "${ALERTMANAGER_PORT:-9093}:", "${ALERTMANAGER_PORT:-9094}:", "ALERTMANAGER_PORT has two defaults"),
+        (COMPOSE, "cap_drop: [ALL]", "privileged: true\n  cap_drop: [ALL]", "grafana is privileged"),
+        (COMPOSE, "  pushgateway:\n    <<", "  gateway:\n    <<", "service pushgateway is in one of"),
+        (
+            COMPOSE,
+            "      dockerfile: deploy/provision/Dockerfile\n",
+            "",
+            "deploy/provision/Dockerfile is built by no service",
+        ),
+        (
+            COMPOSE,
+            "    container_name: load-monitoring\n",
+            "    container_name: load-monitoring\n    healthcheck: {test: [NONE]}\n",
+            "load ends by itself",
+        ),
         (COMPOSE, "    mem_limit: 512m\n", "", "grafana has no mem_limit"),
         (COMPOSE, "      max-file: '3'\n", "", "api has logs that grow"),
         (COMPOSE, "cap_drop: [ALL]", "cap_drop: [NET_RAW]", "prometheus keeps capabilities"),
@@ -635,7 +596,12 @@ fn every_deviation_is_found() {
             "    environment:\n      API_LISTEN",
             "job_spool belongs to a profile alone",
         ),
-        (COMPOSE, "      - pushgateway_data:/pushgateway\n", "", "pushgateway_data is no volume"),
+        (
+            COMPOSE,
+            "      - pushgateway_data:/pushgateway\n",
+            "",
+            "pushgateway has not pushgateway_data/metrics at /pushgateway/metrics",
+        ),
         (
             COMPOSE,
             "prom/prometheus:${PROMETHEUS_VERSION:-v3.16.0}",
@@ -688,23 +654,55 @@ fn every_deviation_is_found() {
         (ENVIRONMENT, "API_PORT=8000\n", "", "API_PORT is not in .env.example"),
         (ENVIRONMENT, "GRAFANA_VERSION=", "GRAFANA_VERSION=1", "GRAFANA_VERSION is"),
         (ENVIRONMENT, "LOG_FORMAT=json", "LOG_FORMAT=json\nCOLOUR=red", "COLOUR of .env.example is no setting"),
-        (API_IMAGE, "ARG RUST_VERSION=1.95.0", "ARG RUST_VERSION=1", "RUST_VERSION is \"1\""),
-        (API_IMAGE, "rust:${RUST_VERSION}-slim-bookworm", "rust:latest", "rust:latest has no full version"),
-        (API_IMAGE, "USER 65532:65532", "USER root", "Dockerfile: the image runs as root"),
-        (API_IMAGE, "--locked --lib", "--lib", "may take other versions"),
-        (API_IMAGE, "# The image of", "# syntax=docker/dockerfile:1\n# The image of", "a syntax line"),
-        (API_IMAGE, "RUN mkdir src", "RUN --mount=type=cache,target=/c mkdir src", "needs BuildKit"),
-        (API_IMAGE, "FROM scratch\n", "FROM debian:12.5-slim\n", "what builds would be in the image"),
-        (API_IMAGE, "COPY src src", "COPY sources src", "copies sources, which"),
         (
-            PROVISION_IMAGE,
-            "USER 65532:65532",
-            "# USER 65532:65532",
-            "deploy/provision/Dockerfile: the image runs as root",
+            COMPOSE,
+            "./prometheus:/etc/prometheus:ro",
+            "./prometheus:/etc/prom:ro",
+            "has not ./prometheus/prometheus.yml at",
         ),
-        (PROVISION_IMAGE, "TERRAFORM_VERSION=1.11.4", "TERRAFORM_VERSION=1.11.3", "TERRAFORM_VERSION is \"1.11.3\""),
-        (IGNORED, "!grafonnet/rendered\n", "", "copies grafonnet/rendered, which"),
-        (IGNORED, "*\n!Cargo.toml", "target\n!Cargo.toml", "lets .git into"),
+        (COMPOSE, "prometheus_data:/prometheus\n", "prometheus_data:/data\n", "prometheus has not prometheus_data at"),
+        (COMPOSE, "./grafonnet/rendered:", "./grafonnet:", "has not ./grafonnet/rendered/api-monitoring.json at"),
+        (
+            COMPOSE,
+            "TF_VAR_prometheus_url: http://prometheus",
+            "TF_VAR_prometheus_url: http://localhost",
+            "provision lacks TF_VAR_prom",
+        ),
+        (COMPOSE, "GRAFANA_VERSION:-12.4.10", "GRAFANA_VERSION:-12.4", "grafana has an image without a full version"),
+        (
+            COMPOSE,
+            "    user: '65532:65532'\n    tmpfs",
+            "    user: '65533:65533'\n    tmpfs",
+            "runs as \"65533:65533\", Dockerfile is for",
+        ),
+        (SECRETS, ":-./secrets/grafana_admin_password", "", "${GRAFANA_ADMIN_PASSWORD_FILE} has no default"),
+        (
+            SECRETS,
+            "GRAFANA_ADMIN_PASSWORD: ''",
+            "GRAFANA_ADMIN_PASSWORD: ${PASSWORD:-}",
+            "PASSWORD is a setting of deploy",
+        ),
+        (API, "COPY src src", "COPY --link src src", "Dockerfile: COPY --link needs BuildKit"),
+        (API, "COPY src src", "ADD src src", "Dockerfile: ADD takes"),
+        (
+            API,
+            "    && cargo build --release --locked --lib",
+            "    && cargo build --release --lib",
+            "Dockerfile: \"cargo build --release --lib\" may",
+        ),
+        (API, "# The image of", "#syntax = docker/dockerfile:1\n# The image of", "Dockerfile: a syntax line"),
+        (API, "ARG RUST_VERSION=1.95.0", "ARG RUST_VERSION=1", "RUST_VERSION is \"1\""),
+        (API, "rust:${RUST_VERSION}-slim-bookworm", "rust:latest", "rust:latest has no full version"),
+        (API, "USER 65532:65532", "USER root", "Dockerfile: the image runs as root"),
+        (API, "--locked --lib", "--lib", "may take other versions"),
+        (API, "# The image of", "# syntax=docker/dockerfile:1\n# The image of", "a syntax line"),
+        (API, "RUN mkdir src", "RUN --mount=type=cache,target=/c mkdir src", "needs BuildKit"),
+        (API, "FROM scratch\n", "FROM debian:12.5-slim\n", "what builds would be in the image"),
+        (API, "COPY src src", "COPY sources src", "copies sources, which is not there"),
+        (PROVISION, "USER 65532:65532", "# USER 65532:65532", "deploy/provision/Dockerfile: the image runs as root"),
+        (PROVISION, "TERRAFORM_VERSION=1.11.4", "TERRAFORM_VERSION=1.11.3", "TERRAFORM_VERSION is \"1.11.3\""),
+        (IGNORED, "!grafonnet/rendered\n", "", "copies grafonnet/rendered, and .dockerignore keeps"),
+        (IGNORED, "*\n!Cargo.toml", "target\n!Cargo.toml", "lets .git/config into"),
         (IGNORED, "!terraform/*.tf\n", "!terraform/*.tf*\n!terraform\n", "lets terraform/terraform.tfstate into"),
         (
             SCRAPED,
@@ -719,6 +717,16 @@ fn every_deviation_is_found() {
             "| `gateway` |",
             "README.md: pushgateway-monitoring is not in the table",
         ),
+        (IGNORED, "!src\n", "!src\nsrc/api\n", "copies src, and .dockerignore keeps src/api/"),
+        (
+            IGNORED,
+            "!terraform/.terraform.lock.hcl\n",
+            "",
+            "copies terraform/.terraform.lock.hcl*, and .dockerignore keeps it",
+        ),
+        (IGNORED, "!build.rs\n", "!build.rs\n!tests\n", "lets tests/"),
+        (IGNORED, "!src\n", "!src\n!deploy\n", "lets deploy/alertmanager/secrets/page_webhook_url into"),
+        (SCRAPED, "rules/*.yml", "rules/*.yaml", "reads the rules rules/*.yaml, and there are none"),
         (README, "(http://localhost:9093)", "(http://localhost:9094)", "alertmanager-monitoring has another port"),
         (README, "`prom/prometheus`", "`prometheus`", "prometheus-monitoring has another image"),
     ];
@@ -731,137 +739,4 @@ fn every_deviation_is_found() {
         let found = deviations(&files);
         assert!(found.iter().any(|found| found.contains(said)), "{right:?} → {wrong:?} is not found: {found:?}");
     }
-}
-
-// ---- Both generations ----
-
-/// What Compose makes of the files: exit code, what it says, and the configuration.
-fn config(compose: &Path, generation: &str, arguments: &[&str], folder: &Path) -> Value {
-    let output = Command::new(compose)
-        .args(arguments)
-        .arg("config")
-        .current_dir(folder)
-        // Nothing of whoever runs the tests, and no engine.
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("HOME", folder)
-        .env("DOCKER_HOST", "unix:///nowhere")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "Compose {generation} {arguments:?}: {said}");
-    assert_eq!(said, "", "Compose {generation} {arguments:?} warns");
-    yaml(&String::from_utf8(output.stdout).unwrap()).unwrap()
-}
-
-/// What both say of a service, in one form: they write durations, ports, sizes and commands differently.
-fn essence(config: &Value) -> BTreeMap<String, Value> {
-    let services = config["services"].as_object().unwrap();
-    let one = |service: &Value| {
-        let ports = service["ports"].as_array().into_iter().flatten().map(|port| match port.as_str() {
-            Some(port) => port.trim_end_matches("/tcp").to_owned(),
-            None => format!(
-                "{}:{}:{}",
-                port["host_ip"].as_str().unwrap_or("0.0.0.0"),
-                port["published"].as_str().unwrap_or_default(),
-                port["target"]
-            ),
-        });
-        let mounts: BTreeSet<_> = service["volumes"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|mount| match mount.as_str() {
-                Some(mount) => mount.split(':').take(2).map(str::to_owned).collect::<Vec<_>>(),
-                None => [&mount["source"], &mount["target"]].map(|part| part.as_str().unwrap().to_owned()).to_vec(),
-            })
-            .collect();
-        serde_json::json!({
-            "image": service["image"],
-            "container_name": service["container_name"],
-            "user": service["user"],
-            "command": service["command"],
-            "environment": service["environment"],
-            "depends_on": service["depends_on"].as_object().map(|on| {
-                on.iter().map(|(name, how)| (name.clone(), how["condition"].clone())).collect::<serde_json::Map<_, _>>()
-            }),
-            "health": service["healthcheck"]["test"],
-            "ports": ports.collect::<Vec<_>>(),
-            "mounts": mounts,
-            "restart": service["restart"],
-            "read_only": service["read_only"],
-            "cap_drop": service["cap_drop"],
-        })
-    };
-    services.iter().map(|(name, service)| (name.clone(), one(service))).collect()
-}
-
-async fn both_generations_of_compose_read_the_same([first, second]: [PathBuf; 2]) {
-    // Without a .env of whoever runs the tests.
-    let copy = tempfile::tempdir().unwrap();
-    for file in [COMPOSE, ENVIRONMENT, "deploy/compose.secrets.yml"] {
-        let to = copy.path().join(file);
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(root().join(file), to).unwrap();
-    }
-    let secrets = ["-f", COMPOSE, "-f", "deploy/compose.secrets.yml"];
-    let everything = ["--profile", "load", "--profile", "job"];
-    let cases: [&[&str]; 4] = [&[], &["--env-file", ENVIRONMENT], &everything, &secrets];
-    let mut all = Vec::new();
-    for arguments in cases {
-        let (first, second) =
-            (config(&first, "1.29", arguments, copy.path()), config(&second, "2", arguments, copy.path()));
-        let secret = |config: &Value| config["secrets"]["grafana_admin_password"]["file"].as_str().map(str::to_owned);
-        let file = copy.path().join("secrets/grafana_admin_password").to_str().unwrap().to_owned();
-        let expected = (arguments == secrets).then_some(file);
-        assert_eq!((secret(&first), secret(&second)), (expected.clone(), expected), "beside docker-compose.yml");
-        let (first, second) = (essence(&first), essence(&second));
-        for (name, service) in &second {
-            assert_eq!(first.get(name), Some(service), "{name} with {arguments:?}: 1.29 on the left, 2 on the right");
-        }
-        all.push(second);
-    }
-    assert_eq!(all[0], all[1], "{ENVIRONMENT} changes something");
-
-    let names = |profile: fn(&Service) -> bool| -> Vec<&str> {
-        let mut names: Vec<_> =
-            SERVICES.iter().filter(|service| profile(service)).map(|service| service.name).collect();
-        names.sort_unstable();
-        names
-    };
-    assert_eq!(all[0].keys().collect::<Vec<_>>(), names(|service| service.profile.is_none()), "without a profile");
-    assert_eq!(all[2].keys().collect::<Vec<_>>(), names(|_| true), "with every profile");
-
-    let (grafana, provision) = (&all[3]["grafana"]["environment"], &all[3]["provision"]["environment"]);
-    let path = "/run/secrets/grafana_admin_password";
-    assert_eq!(grafana["GF_SECURITY_ADMIN_PASSWORD__FILE"], path);
-    assert_eq!(provision["GRAFANA_ADMIN_PASSWORD_FILE"], path);
-    for password in [&grafana["GF_SECURITY_ADMIN_PASSWORD"], &provision["GRAFANA_ADMIN_PASSWORD"]] {
-        assert_eq!(password, "", "both are set, which both refuse");
-    }
-}
-
-/// The test above would be worth nothing with a Compose that takes everything.
-async fn what_a_generation_lacks_is_refused([first, second]: [PathBuf; 2]) {
-    for (compose, generation) in [(&first, "1."), (&second, "2.")] {
-        let said = Command::new(compose).args(["version", "--short"]).output().unwrap().stdout;
-        let said = String::from_utf8(said).unwrap();
-        assert!(said.trim_start_matches('v').starts_with(generation), "{} is Compose {said}", compose.display());
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let text = std::fs::read_to_string(root().join(COMPOSE)).unwrap();
-    let refused = |compose: &Path, right: &str, wrong: &str| {
-        assert!(text.contains(right), "no {right:?}");
-        std::fs::write(folder.path().join(COMPOSE), text.replacen(right, wrong, 1)).unwrap();
-        let output = Command::new(compose).arg("config").current_dir(folder.path()).output().unwrap();
-        !output.status.success() || !output.stderr.is_empty()
-    };
-
-    assert!(refused(&first, "services:\n", "name: stack\nservices:\n"), "1.29 knows no name");
-    assert!(refused(&first, "      start_period: 3m", "      start_interval: 1s"), "nor a start_interval");
-    assert!(refused(&second, "services:\n", "version: '3.8'\nservices:\n"), "2 warns of a version");
-    assert!(
-        refused(&second, "      prometheus:\n        condition", "      metrics:\n        condition"),
-        "no such service"
-    );
 }

@@ -14,12 +14,14 @@ mod support;
 
 mod compose;
 mod e2e;
+mod generations;
+mod images;
 mod provision;
 mod terraform;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let modules = [compose::tests(), terraform::tests(), provision::tests(), e2e::tests()];
+    let modules = [compose::tests(), generations::tests(), terraform::tests(), provision::tests(), e2e::tests()];
     servers::run(modules.into_iter().flatten().collect())
 }
