@@ -105,11 +105,13 @@ pub struct Service {
     port: Option<u16>,
     /// The end of its health check's command.
     health: Option<&'static str>,
-    /// Which service must be healthy first.
-    after: Option<&'static str>,
+    /// Which services come first, and in which condition.
+    after: &'static [(&'static str, &'static str)],
     pub profile: Option<&'static str>,
     read_only: bool,
 }
+
+const HEALTHY: &str = "service_healthy";
 
 pub const SERVICES: [Service; 8] = [
     Service {
@@ -117,7 +119,7 @@ pub const SERVICES: [Service; 8] = [
         container: Some("api-monitoring"),
         port: Some(8000),
         health: Some("/usr/local/bin/api-monitoring healthcheck"),
-        after: None,
+        after: &[],
         profile: None,
         read_only: true,
     },
@@ -126,7 +128,7 @@ pub const SERVICES: [Service; 8] = [
         container: Some("prometheus-monitoring"),
         port: Some(9090),
         health: Some("http://127.0.0.1:9090/-/healthy"),
-        after: Some("api"),
+        after: &[("api", HEALTHY)],
         profile: None,
         read_only: true,
     },
@@ -135,7 +137,7 @@ pub const SERVICES: [Service; 8] = [
         container: Some("pushgateway-monitoring"),
         port: Some(9091),
         health: Some("http://127.0.0.1:9091/-/healthy"),
-        after: None,
+        after: &[],
         profile: None,
         read_only: true,
     },
@@ -144,7 +146,7 @@ pub const SERVICES: [Service; 8] = [
         container: Some("alertmanager-monitoring"),
         port: Some(9093),
         health: Some("http://127.0.0.1:9093/-/healthy"),
-        after: None,
+        after: &[],
         profile: None,
         read_only: true,
     },
@@ -153,7 +155,7 @@ pub const SERVICES: [Service; 8] = [
         container: Some("grafana-monitoring"),
         port: Some(3000),
         health: Some("http://127.0.0.1:3000/api/health"),
-        after: Some("prometheus"),
+        after: &[("prometheus", HEALTHY)],
         profile: None,
         // Upstream does not say where else it writes.
         read_only: false,
@@ -163,7 +165,7 @@ pub const SERVICES: [Service; 8] = [
         container: Some("provision-monitoring"),
         port: None,
         health: Some("test -f /tmp/provisioned"),
-        after: Some("grafana"),
+        after: &[("grafana", HEALTHY)],
         profile: None,
         read_only: true,
     },
@@ -172,7 +174,7 @@ pub const SERVICES: [Service; 8] = [
         container: Some("load-monitoring"),
         port: None,
         health: None,
-        after: Some("api"),
+        after: &[("api", HEALTHY)],
         profile: Some("load"),
         read_only: true,
     },
@@ -181,14 +183,14 @@ pub const SERVICES: [Service; 8] = [
         container: None,
         port: None,
         health: None,
-        after: Some("api"),
+        after: &[("api", HEALTHY), ("pushgateway", "service_started")],
         profile: Some("job"),
         read_only: true,
     },
 ];
 
 /// What a service's command or environment must say, and why.
-const SETTINGS: [(&str, &str, &str); 28] = [
+const SETTINGS: [(&str, &str, &str); 33] = [
     ("api", "API_LISTEN=0.0.0.0:8000", "or nothing outside its container reaches it"),
     ("api", "DATABASE_URL=sqlite:///data/users.db", "the volume"),
     ("prometheus", "--config.file=/etc/prometheus/prometheus.yml", "the mounted folder"),
@@ -206,6 +208,11 @@ const SETTINGS: [(&str, &str, &str); 28] = [
     ("grafana", "GF_ANALYTICS_REPORTING_ENABLED=false", "no usage report"),
     ("grafana", "GF_ANALYTICS_CHECK_FOR_UPDATES=false", "no look for updates"),
     ("grafana", "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES=false", "no look for updates"),
+    ("grafana", "GF_NEWS_NEWS_FEED_ENABLED=false", "no look for news"),
+    ("grafana", "GF_SECURITY_DISABLE_GRAVATAR=true", "no avatars from outside"),
+    ("grafana", "GF_PLUGINS_PREINSTALL_DISABLED=true", "no plugins from outside"),
+    ("grafana", "GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED=true", "nor their keys"),
+    ("grafana", "GF_SNAPSHOTS_EXTERNAL_ENABLED=false", "no dashboards to outside"),
     ("grafana", "GF_METRICS_ENABLED=true", "Prometheus scrapes it"),
     (
         "grafana",
@@ -317,7 +324,7 @@ fn of_service(expected: &Service, service: &Value) -> Vec<String> {
     let waits = service["depends_on"].as_object();
     let waits = waits.into_iter().flatten().map(|(on, how)| (on.as_str(), how["condition"].as_str().unwrap_or("")));
     expect(
-        waits.collect::<Vec<_>>() == Vec::from_iter(expected.after.map(|after| (after, "service_healthy"))),
+        waits.collect::<BTreeSet<_>>() == expected.after.iter().copied().collect(),
         "does not start once what it needs is healthy",
     );
     expect(strings(&service["profiles"]) == Vec::from_iter(expected.profile), "has other profiles than specified");
@@ -541,6 +548,12 @@ fn every_deviation_is_found() {
         ),
         (
             COMPOSE,
+            "      pushgateway:\n        condition: service_started\n",
+            "",
+            "job does not start once what it needs is healthy",
+        ),
+        (
+            COMPOSE,
             "      grafana:\n        condition: service_healthy",
             "      api:\n        condition: service_healthy",
             "provision does not start once",
@@ -699,6 +712,18 @@ fn every_deviation_is_found() {
         (API, "RUN mkdir src", "RUN --mount=type=cache,target=/c mkdir src", "needs BuildKit"),
         (API, "FROM scratch\n", "FROM debian:12.5-slim\n", "what builds would be in the image"),
         (API, "COPY src src", "COPY sources src", "copies sources, which is not there"),
+        (
+            PROVISION,
+            "COPY --chown=65532:65532 terraform/*.tf",
+            "COPY terraform/*.tf",
+            "which its user may not be able to read",
+        ),
+        (
+            PROVISION,
+            "COPY --chown=65532:65532 deploy/provision/backend.tf ./\n",
+            "",
+            "a backend of terraform/ would take the place of the image's",
+        ),
         (PROVISION, "USER 65532:65532", "# USER 65532:65532", "deploy/provision/Dockerfile: the image runs as root"),
         (PROVISION, "TERRAFORM_VERSION=1.11.4", "TERRAFORM_VERSION=1.11.3", "TERRAFORM_VERSION is \"1.11.3\""),
         (IGNORED, "!grafonnet/rendered\n", "", "copies grafonnet/rendered, and .dockerignore keeps"),

@@ -124,6 +124,9 @@ pub fn deviations(files: &Files, compose: &Value, defaults: &BTreeMap<String, St
             }
         }
         found.extend(of_user(file, user.as_deref(), compose));
+        if file == PROVISION {
+            found.extend(of_provisioning(text, user.as_deref().unwrap_or_default()));
+        }
     }
     let others: Vec<_> = files.tracked.difference(&copied).filter(|path| is_let_through(ignored, path)).collect();
     let private = PRIVATE.iter().filter(|path| is_let_through(ignored, path));
@@ -158,6 +161,22 @@ fn of_text(text: &str) -> Vec<String> {
     // Provisioning needs no compiler: its one stage is what it runs.
     if text.contains("cargo build") && (stages < 2 || !text.contains("\nFROM scratch\n")) {
         found.push("what builds would be in the image".to_owned());
+    }
+    found
+}
+
+/// What is copied is the user's, as a checkout may let nobody else read; and the state stays where the volume is, whichever
+/// backend somebody keeps in terraform/ for applying by hand.
+fn of_provisioning(text: &str, user: &str) -> Vec<String> {
+    let instructions = instructions(text);
+    let copies: Vec<_> = instructions.iter().filter(|words| words[0] == "COPY").collect();
+    let mut found = Vec::new();
+    for copy in copies.iter().filter(|words| !words.contains(&format!("--chown={user}"))) {
+        found.push(format!("{PROVISION} copies {}, which its user may not be able to read", copy[1]));
+    }
+    let last = |source: &str| copies.iter().rposition(|words| words.iter().any(|word| word == source));
+    if last("deploy/provision/backend.tf") <= last("terraform/*.tf") {
+        found.push(format!("{PROVISION}: a backend of terraform/ would take the place of the image's"));
     }
     found
 }
