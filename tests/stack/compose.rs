@@ -1,13 +1,13 @@
 //! docker-compose.yml and what belongs to it are as the specification says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::images::{self, API, IGNORED, PROVISION, is_pinned};
 use crate::needs;
+use crate::project::{root, yaml};
 use crate::servers::Test;
 
 pub fn tests() -> Vec<Test> {
@@ -50,10 +50,6 @@ impl Files {
     }
 }
 
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// A text with every `${NAME:-default}` replaced by its default, and the defaults by name.
 fn resolved(text: &str) -> Result<(String, BTreeMap<String, String>), String> {
     let mut pieces = text.split("${");
@@ -76,15 +72,6 @@ fn resolved(text: &str) -> Result<(String, BTreeMap<String, String>), String> {
         return Err("there is a \"$\" that is not of the form ${NAME:-default}".to_owned());
     }
     Ok((whole, defaults))
-}
-
-pub fn yaml(text: &str) -> Result<Value, String> {
-    let mut value: serde_norway::Value = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    // What is merged may merge something itself.
-    for _ in 0..2 {
-        value.apply_merge().map_err(|error| error.to_string())?;
-    }
-    serde_json::to_value(value).map_err(|error| error.to_string())
 }
 
 pub fn strings(list: &Value) -> Vec<String> {

@@ -27,10 +27,11 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::project::{root, yaml};
 use crate::servers::Test;
 use crate::support::{Samples, binary};
 use dashboards::Dashboard;
-use engine::{Engine, PROJECT, root};
+use engine::{Engine, PROJECT};
 use web::{Asked, Hope, Prometheus, Web};
 
 pub fn tests() -> Vec<Test> {
@@ -172,11 +173,9 @@ impl Stack<'_> {
                 *sent.entry(status.clone()).or_default() += count["answered"].as_u64().unwrap();
             }
         }
-        let probes = PROBES.join("|");
-        let promql = format!(r#"sum by (status) (http_requests_total{{job="api", route!~"{probes}"}}) > 0"#);
         let moment = within(SCRAPED, "what Prometheus counts to be what was sent", async || {
             let moment = unix_seconds();
-            let counted = by_status(&self.prometheus.query_at(&promql, moment).await);
+            let counted = by_status(&self.prometheus.query_at(&traffic(), moment).await);
             if counted == sent { Ok(moment) } else { Err(format!("counted {counted:?}, sent {sent:?}")) }
         })
         .await;
@@ -199,7 +198,7 @@ impl Stack<'_> {
     }
 
     async fn targets_are_up(&self) {
-        let config = yaml("prometheus/prometheus.yml");
+        let config = read_yaml("prometheus/prometheus.yml");
         let mut expected = BTreeMap::new();
         for job in config["scrape_configs"].as_array().unwrap() {
             let name = job["job_name"].as_str().unwrap();
@@ -241,7 +240,7 @@ impl Stack<'_> {
         let mut expected = BTreeMap::new();
         let files = std::fs::read_dir(root().join("prometheus/rules")).unwrap().map(|file| file.unwrap().path());
         for file in files.filter(|path| path.extension().is_some_and(|ending| ending == "yml")) {
-            for group in yaml(file.to_str().unwrap())["groups"].as_array().unwrap() {
+            for group in read_yaml(file.to_str().unwrap())["groups"].as_array().unwrap() {
                 let name = group["name"].as_str().unwrap().to_owned();
                 expected.insert(name, group["rules"].as_array().unwrap().len());
             }
@@ -512,12 +511,10 @@ impl Stack<'_> {
             .collect();
         pushed.sort();
         assert!(!pushed.is_empty(), "nothing is pushed");
-        let probes = PROBES.join("|");
-        let promql = format!(r#"sum by (status) (http_requests_total{{job="api", route!~"{probes}"}}) > 0"#);
         Kept {
             users: self.api.json("/api/users").await,
             pushed,
-            samples: by_status(&self.prometheus.query_at(&promql, counted.moment).await),
+            samples: by_status(&self.prometheus.query_at(&traffic(), counted.moment).await),
             in_grafana: self.inventory().await,
             silence: text(&self.alertmanager.json(&format!("/api/v2/silence/{silence}")).await["comment"]),
         }
@@ -587,6 +584,11 @@ async fn load(folder: &Path, target: &str) -> Value {
     serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap()
 }
 
+/// Requests by status, those of the probes left out.
+fn traffic() -> String {
+    format!(r#"sum by (status) (http_requests_total{{job="api", route!~"{}"}}) > 0"#, PROBES.join("|"))
+}
+
 fn by_status(vector: &web::Vector) -> BTreeMap<String, u64> {
     vector.iter().map(|(labels, value)| (labels["status"].clone(), *value as u64)).collect()
 }
@@ -608,11 +610,8 @@ fn first_panels(dashboard: &Dashboard) -> Vec<&str> {
     titles
 }
 
-fn yaml(path: &str) -> Value {
-    let mut yaml: serde_norway::Value =
-        serde_norway::from_str(&std::fs::read_to_string(root().join(path)).unwrap()).unwrap();
-    yaml.apply_merge().unwrap();
-    serde_json::to_value(yaml).unwrap()
+fn read_yaml(path: &str) -> Value {
+    yaml(&std::fs::read_to_string(root().join(path)).unwrap()).unwrap()
 }
 
 fn text(value: &Value) -> String {

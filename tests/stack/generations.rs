@@ -6,8 +6,9 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::compose::{COMPOSE, ENVIRONMENT, SECRETS, SERVICES, Service, root, strings, yaml};
+use crate::compose::{COMPOSE, ENVIRONMENT, SECRETS, SERVICES, Service, strings};
 use crate::needs;
+use crate::project::{root, yaml};
 use crate::servers::{COMPOSE_V1, COMPOSE_V2, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -12,6 +12,8 @@ mod servers;
 #[path = "../it/support.rs"]
 mod support;
 
+mod project;
+
 mod compose;
 mod e2e;
 mod generations;

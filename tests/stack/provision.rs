@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::needs;
+use crate::project::root;
 use crate::servers::{BASE64, Place, Test, WGET};
 use crate::support::eventually;
 
@@ -109,7 +110,7 @@ async fn provisioning_gives_up_on_a_grafana_that_never_gets_well(tools: [PathBuf
 // ---- Who applies ----
 
 async fn a_refused_password_ends_provisioning_before_grafana_locks_its_user_out(tools: [PathBuf; 2]) {
-    let readme = std::fs::read_to_string(project("README.md")).unwrap();
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let grafana = Grafana::start(|asked| if asked.path == "/api/health" { 200 } else { 401 }).await;
     let stage = Stage::new(&grafana.url(), &tools);
 
@@ -625,7 +626,7 @@ impl Stage {
         let mut command = Command::new(self.shell[0]);
         command
             .args(&self.shell[1..])
-            .arg(project("deploy/provision/provision.sh"))
+            .arg(root().join("deploy/provision/provision.sh"))
             .args(arguments)
             .current_dir(self.scratch.path())
             .env_clear()
@@ -702,8 +703,4 @@ impl Ended {
     fn text(&self) -> String {
         self.lines.join("\n")
     }
-}
-
-fn project(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
 }

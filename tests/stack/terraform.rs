@@ -4,13 +4,13 @@
 //! What it does is shown by its own tests (`make check-terraform`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use hcl::expr::{Traversal, TraversalOperator, Variable};
 use hcl::{Block, Body, Expression};
 use serde_json::Value;
 
 use crate::needs;
+use crate::project::{root, yaml};
 use crate::servers::Test;
 
 pub fn tests() -> Vec<Test> {
@@ -52,9 +52,8 @@ fn project() -> Tree {
         ("deploy/provision", ""),
         (".", COMPOSE),
     ];
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = folders.into_iter().flat_map(|(folder, end)| {
-        let entries = std::fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        let entries = std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
         let files = entries.map(Result::unwrap).filter(move |entry| {
             entry.file_type().unwrap().is_file() && entry.file_name().to_string_lossy().ends_with(end)
         });
@@ -252,7 +251,7 @@ impl Folder {
                 found.push(format!("{file}: its uid is {uid:?}, which is none, the folder's or another dashboard's"));
             }
         }
-        let config = yaml(&tree[PROMETHEUS]);
+        let config = yaml(&tree[PROMETHEUS]).unwrap_or_default();
         let interval = config["global"]["scrape_interval"].as_str().and_then(|text| text.strip_suffix('s'));
         let default = self.default_of("scrape_interval_seconds");
         if default.as_deref() != interval {
@@ -393,7 +392,7 @@ struct Compose(Value);
 
 impl Compose {
     fn read(text: &str) -> Option<Self> {
-        let value = yaml(text);
+        let value = yaml(text).unwrap_or_default();
         value["services"].is_object().then_some(Self(value))
     }
 
@@ -431,12 +430,6 @@ fn unset(text: &str) -> String {
         all += rest;
     }
     all
-}
-
-fn yaml(text: &str) -> Value {
-    let mut value: serde_norway::Value = serde_norway::from_str(text).unwrap_or_default();
-    value.apply_merge().unwrap();
-    serde_json::to_value(value).unwrap_or_default()
 }
 
 // ---- HCL ----

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use tempfile::NamedTempFile;
 use tokio::process::Command;
 
 use super::{note, within};
+use crate::project::{root, yaml};
 
 /// The project: a prefix of the stack's volumes and network, and a label of all that belongs to it.
 pub const PROJECT: &str = "api-monitoring-e2e";
@@ -108,16 +108,9 @@ impl Engine {
             }
             Err(_) => vec!["docker-compose".to_owned()],
         };
-        let text = std::fs::read_to_string(root().join("docker-compose.yml")).unwrap();
-        let mut yaml: serde_norway::Value = serde_norway::from_str(&text).unwrap();
-        yaml.apply_merge().unwrap();
-        let mut engine = Self {
-            compose,
-            generation: 0,
-            file: serde_json::to_value(yaml).unwrap(),
-            empty: NamedTempFile::new().unwrap(),
-            ports: free_ports(),
-        };
+        let file = yaml(&std::fs::read_to_string(root().join("docker-compose.yml")).unwrap()).unwrap();
+        let mut engine =
+            Self { compose, generation: 0, file, empty: NamedTempFile::new().unwrap(), ports: free_ports() };
         let docker = engine.docker(&["version", "--format", "{{.Server.Version}}"]).await;
         assert_eq!(docker.code, Some(0), "the end-to-end test needs a Docker engine: {docker}");
         let version = engine.compose(&["version", "--short"]).await;
@@ -301,10 +294,6 @@ impl Engine {
         }
         left
     }
-}
-
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
 /// Both generations of Compose put it on all that they make.
