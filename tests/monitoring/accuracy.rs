@@ -226,6 +226,9 @@ async fn every_number_of_every_dashboard_is_so([prometheus, pushgateway]: [PathB
     for alert in alerts {
         eventually(alert, async || prometheus.query(alert).await.pop()).await;
     }
+    // The budgets need a whole minute of the clock, and then wait for their own, slower evaluation.
+    let budgets = "count(job:slo_error_budget:remaining_ratio30d) == count(job:slo_errors_per_request:burn_rate30d)";
+    eventually(budgets, async || prometheus.query(budgets).await.pop()).await;
     // The last point of a graph has the failures of the start more than a minute behind it.
     let last_point = || (now() / 15.0).floor() * 15.0;
     eventually("a point of the graphs", async || (last_point() > failed + 60.0).then_some(())).await;
