@@ -4,13 +4,22 @@
 //! in, so every service and every test owns its numbers.
 
 use std::sync::{Arc, OnceLock};
+use std::thread::available_parallelism;
 
-use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{IntCounterVec, Registry};
 
+use super::collected::Collected;
 use super::names::{self, METHODS, OTHER_METHOD};
+use super::observation::Observation;
 use super::request_id::RequestIds;
 use super::routes::RouteTable;
+use super::series::{Others, Series, Subject, Totals};
+
+/// Stripes of a series at most; threads beyond share them.
+const STRIPES_MAX: usize = 16;
+
+/// A path outside the table is answered so, whatever the method.
+pub(super) const UNMATCHED_STATUS: u16 = 404;
 
 /// Rate, errors and duration of an HTTP service.
 ///
@@ -40,31 +49,12 @@ pub struct Red(Arc<Families>);
 #[derive(Debug)]
 struct Families {
     table: RouteTable,
-    requests: IntCounterVec,
-    durations: HistogramVec,
-    in_progress: IntGaugeVec,
-    errors: IntCounterVec,
-    known_errors: Vec<(&'static str, IntCounter)>,
     /// One row a route and one for `unmatched`; one column a method and one for `OTHER`.
-    series: Vec<[OnceLock<Arc<Series>>; METHODS.len() + 1]>,
+    series: Vec<[OnceLock<Series>; METHODS.len() + 1]>,
+    /// How many threads are expected to record at once.
+    stripes: usize,
+    others: Others,
     request_ids: RequestIds,
-}
-
-/// One method on one route.
-#[derive(Debug)]
-pub(super) struct Series {
-    pub(super) method: &'static str,
-    pub(super) route: String,
-    /// `None` for requests that are left out of the metrics.
-    handles: Option<Handles>,
-}
-
-/// Resolved beforehand, so that recording a request looks nothing up.
-#[derive(Debug)]
-struct Handles {
-    in_progress: IntGauge,
-    duration: Histogram,
-    known_statuses: Vec<(u16, IntCounter)>,
 }
 
 impl Red {
@@ -93,73 +83,63 @@ impl Red {
         error_types: impl IntoIterator<Item = &'static str>,
     ) -> prometheus::Result<Self> {
         let requests = IntCounterVec::new(names::HTTP_REQUESTS_TOTAL.opts(), names::HTTP_REQUESTS_TOTAL.labels)?;
-        let durations = HistogramVec::new(
-            names::HTTP_REQUEST_DURATION_SECONDS.histogram_opts(&names::HTTP_REQUEST_DURATION_BUCKETS),
-            names::HTTP_REQUEST_DURATION_SECONDS.labels,
-        )?;
-        let in_progress =
-            IntGaugeVec::new(names::HTTP_REQUESTS_IN_PROGRESS.opts(), names::HTTP_REQUESTS_IN_PROGRESS.labels)?;
         let errors = IntCounterVec::new(names::API_ERRORS_TOTAL.opts(), names::API_ERRORS_TOTAL.labels)?;
-        registry.register(Box::new(requests.clone()))?;
-        registry.register(Box::new(durations.clone()))?;
-        registry.register(Box::new(in_progress.clone()))?;
-        registry.register(Box::new(errors.clone()))?;
-
         let mut kinds: Vec<_> = error_types.into_iter().collect();
         if kinds.is_empty() {
             kinds.extend([names::ERROR_UNCLASSIFIED_CLIENT, names::ERROR_UNCLASSIFIED_SERVER]);
         }
         kinds.extend([names::ERROR_CLIENT_CLOSED_REQUEST, names::ERROR_PANIC]);
         let known_errors = kinds.into_iter().map(|kind| (kind, errors.with_label_values(&[kind]))).collect();
-        let series = (0..=table.unmatched()).map(|_| std::array::from_fn(|_| OnceLock::new())).collect();
+
         let families = Families {
+            series: (0..=table.unmatched()).map(|_| std::array::from_fn(|_| OnceLock::new())).collect(),
             table,
-            requests,
-            durations,
-            in_progress,
-            errors,
-            known_errors,
-            series,
+            stripes: available_parallelism().map_or(1, usize::from).min(STRIPES_MAX),
+            others: Others { requests, errors: errors.clone(), known_errors },
             request_ids: RequestIds::new(),
         };
         families.set_known_series_to_zero();
-        Ok(Self(Arc::new(families)))
+        let red = Self(Arc::new(families));
+        registry.register(Box::new(Collected::new(red.clone())?))?;
+        registry.register(Box::new(errors))?;
+        Ok(red)
+    }
+
+    /// Begins to observe a request; [`Observation::finish`] is to be told how it ended. For servers that
+    /// [`Red::instrument`] does not fit: that wraps a warp service in just this.
+    pub fn observe(&self, method: &http::Method, path: &str) -> Observation {
+        Observation::start(self.0.series(method_index(method), self.0.table.index(path)).stripe())
     }
 
     /// Finished requests in all: the sum of `http_requests_total` over its labels.
     #[must_use]
     pub fn finished_requests(&self) -> u64 {
-        let families = self.0.requests.collect();
-        let samples = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
-        // The crate's protobuf model holds an integer counter as f64: exact up to 2^53 requests.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        samples.map(|sample| sample.get_counter().value() as u64).sum()
+        self.recorded().flat_map(|(_, totals)| totals.buckets).sum()
     }
 
     pub(super) fn request_ids(&self) -> &RequestIds {
         &self.0.request_ids
     }
 
-    /// Where a request belongs.
-    pub(super) fn series(&self, method: &http::Method, path: &str) -> Arc<Series> {
-        Arc::clone(self.0.series(method_index(method), self.0.table.index(path)))
+    /// The series that are part of the metrics, with what they came to.
+    pub(super) fn recorded(&self) -> impl Iterator<Item = (&Subject, Totals)> {
+        let series = self.0.series.iter().flatten().filter_map(OnceLock::get);
+        series.filter(|series| series.subject().recorded).map(|series| (series.subject(), series.totals()))
     }
 
-    /// Counts a request as finished: its status, its duration and, from status 400 on, its kind of error.
-    pub(super) fn finish(&self, series: &Series, status: u16, seconds: f64, error_type: Option<&'static str>) {
-        let Some(handles) = &series.handles else { return };
-        handles.in_progress.dec();
-        match handles.known_statuses.iter().find(|(known, _)| *known == status) {
-            Some((_, counter)) => counter.inc(),
-            None => self.0.requests(series.method, &series.route, status).inc(),
-        }
-        handles.duration.observe(seconds);
-        if let Some(kind) = error_type {
-            match self.0.known_errors.iter().find(|(known, _)| *known == kind) {
-                Some((_, counter)) => counter.inc(),
-                None => self.0.errors.with_label_values(&[kind]).inc(),
-            }
-        }
+    /// Requests with a status that nobody could know beforehand.
+    pub(super) fn with_other_statuses(&self) -> &IntCounterVec {
+        &self.0.others.requests
+    }
+
+    /// The methods of which no path outside the table was asked for yet.
+    pub(super) fn methods_never_unmatched(&self) -> impl Iterator<Item = &'static str> {
+        let unmatched = &self.0.series[self.0.table.unmatched()];
+        unmatched
+            .iter()
+            .enumerate()
+            .filter(|(_, series)| series.get().is_none())
+            .map(|(method, _)| method_label(method))
     }
 }
 
@@ -170,43 +150,27 @@ impl Families {
                 self.series(method_index(method), index);
             }
         }
-        // A path outside the table is answered 404, whatever the method.
-        for method in METHODS.iter().copied().chain([OTHER_METHOD]) {
-            self.requests(method, names::UNMATCHED, 404);
-        }
     }
 
-    fn requests(&self, method: &str, route: &str, status: u16) -> IntCounter {
-        self.requests.with_label_values(&[method, route, status.to_string().as_str()])
-    }
-
-    fn series(&self, method: usize, route: usize) -> &Arc<Series> {
+    fn series(&self, method: usize, route: usize) -> &Series {
         self.series[route][method].get_or_init(|| {
             let known = self.table.routes().get(route);
-            let (method, route) = (method_label(method), self.table.label(route));
-            let unrecorded = known.is_some_and(|known| known.unrecorded.iter().any(|left_out| left_out == method));
-            let handles = (!unrecorded).then(|| {
-                let answers = known.into_iter().flat_map(|known| &known.answers);
-                let statuses = answers
-                    .filter(|(answered, _)| answered == method)
-                    .flat_map(|(_, statuses)| statuses.iter().copied().chain([names::CLIENT_CLOSED_REQUEST]));
-                Handles {
-                    in_progress: self.in_progress.with_label_values(&[method, route]),
-                    duration: self.durations.with_label_values(&[method, route]),
-                    known_statuses: statuses.map(|status| (status, self.requests(method, route, status))).collect(),
+            let (method, template) = (method_label(method), self.table.label(route).to_owned());
+            let others = self.others.clone();
+            let subject = match known {
+                Some(known) if known.unrecorded.iter().any(|left_out| left_out == method) => {
+                    Subject::unrecorded(method, template, others)
                 }
-            });
-            Arc::new(Series { method, route: route.to_owned(), handles })
+                Some(known) => {
+                    let answers = known.answers.iter().filter(|(answered, _)| answered == method);
+                    let statuses = answers
+                        .flat_map(|(_, statuses)| statuses.iter().copied().chain([names::CLIENT_CLOSED_REQUEST]));
+                    Subject::new(method, template, statuses, others)
+                }
+                None => Subject::new(method, template, [UNMATCHED_STATUS], others),
+            };
+            Series::new(subject, self.stripes)
         })
-    }
-}
-
-impl Series {
-    /// Counts a request as in progress, until [`Red::finish`].
-    pub(super) fn start(&self) {
-        if let Some(handles) = &self.handles {
-            handles.in_progress.inc();
-        }
     }
 }
 

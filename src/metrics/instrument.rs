@@ -1,19 +1,16 @@
-//! The warp wrapper, and the guard that ends every request in exactly one record.
+//! The warp wrapper: an [`Observation`] around each request, its id, and its line in the log.
 //!
-//! This module owns the moment at which a request starts and the moment at which it ends. It refuses services that
-//! can still reject: a rejection has no status yet, so it could not be recorded.
+//! It refuses services that can still reject: a rejection has no status yet, so it could not be recorded.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::StatusCode;
-use tokio::time::Instant;
 use warp::Filter;
 use warp::path::FullPath;
 use warp::reply::{Reply, Response};
 
-use super::families::{Red, Series};
-use super::names;
+use super::families::Red;
+use super::observation::{Ended, Observation};
 use super::request_id::{HEADER, Offered, RequestId};
 
 /// Attached by a service to a failed response (as an extension), to name the kind of failure.
@@ -56,9 +53,9 @@ impl Red {
         warp::method()
             .and(warp::path::full())
             .and(offered_request_id())
-            .map(move |method, path: FullPath, Offered(id)| Observation::start(&red, &method, path.as_str(), id))
+            .map(move |method, path: FullPath, Offered(id)| Exchange::start(&red, &method, path.as_str(), id))
             .and(service)
-            .map(|observation: Observation, reply: R| observation.finish(reply.into_response()))
+            .map(|exchange: Exchange, reply: R| exchange.finish(reply.into_response()))
     }
 }
 
@@ -71,43 +68,34 @@ fn offered_request_id() -> impl Filter<Extract = (Offered,), Error = Infallible>
         .unify()
 }
 
-/// One request under observation. Ends by [`Observation::finish`], or by being dropped.
-struct Observation {
-    red: Red,
-    started: Instant,
+/// A request with its id, under observation. Ends by [`Exchange::finish`], or by being dropped.
+struct Exchange {
+    observation: Observation,
     id: RequestId,
-    /// `None` once it has ended.
-    series: Option<Arc<Series>>,
 }
 
-impl Observation {
+impl Exchange {
     fn start(red: &Red, method: &http::Method, path: &str, id: Option<RequestId>) -> Self {
-        let series = red.series(method, path);
-        series.start();
-        let id = id.unwrap_or_else(|| red.request_ids().next());
-        Self { red: red.clone(), started: Instant::now(), id, series: Some(series) }
+        let observation = red.observe(method, path);
+        Self { observation, id: id.unwrap_or_else(|| red.request_ids().next()) }
     }
 
     fn finish(mut self, mut response: Response) -> Response {
         let failure = response.extensions_mut().remove::<Failure>();
         let kind = failure.as_ref().map(|failure| failure.error_type);
         let cause = failure.as_ref().and_then(|failure| failure.cause.as_deref());
-        self.end(response.status().as_u16(), kind, cause);
+        if let Some(ended) = self.observation.end(response.status().as_u16(), kind) {
+            self.log(&ended, cause);
+        }
         response.headers_mut().insert(HEADER, self.id.clone().into_header());
         response
     }
 
-    fn end(&mut self, status: u16, kind: Option<&'static str>, cause: Option<&str>) {
-        let Some(series) = self.series.take() else { return };
-        let seconds = self.started.elapsed().as_secs_f64();
-        self.red.finish(&series, status, seconds, kind.or_else(|| unclassified(status)));
-        self.log(&series, status, seconds, cause);
-    }
-
-    fn log(&self, series: &Series, status: u16, seconds: f64, cause: Option<&str>) {
-        let (method, route, request_id) = (series.method, series.route.as_str(), self.id.as_str());
+    fn log(&self, ended: &Ended, cause: Option<&str>) {
+        let (method, route, request_id) = (ended.subject().method, ended.subject().route.as_str(), self.id.as_str());
+        let status = ended.status;
         // Whole microseconds: more digits would only be noise to read.
-        let latency_ms = (seconds * 1e6).round() / 1e3;
+        let latency_ms = (ended.duration.as_secs_f64() * 1e6).round() / 1e3;
         tracing::info!(target: "http_request", method, route, status, latency_ms, request_id, "request");
         match cause {
             Some(cause) if status >= 500 => {
@@ -122,22 +110,11 @@ impl Observation {
     }
 }
 
-impl Drop for Observation {
+impl Drop for Exchange {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.end(names::PANICKED, Some(names::ERROR_PANIC), None);
-        } else {
-            self.end(names::CLIENT_CLOSED_REQUEST, Some(names::ERROR_CLIENT_CLOSED_REQUEST), None);
+        if let Some(ended) = self.observation.give_up() {
+            self.log(&ended, None);
         }
-    }
-}
-
-/// The kind of a failure that names none.
-fn unclassified(status: u16) -> Option<&'static str> {
-    match StatusCode::from_u16(status).ok()? {
-        status if status.is_client_error() => Some(names::ERROR_UNCLASSIFIED_CLIENT),
-        status if status.is_server_error() => Some(names::ERROR_UNCLASSIFIED_SERVER),
-        _ => None,
     }
 }
 
@@ -147,6 +124,7 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::FutureExt;
+    use http::StatusCode;
     use prometheus::Registry;
 
     use super::super::routes::{Route, RouteTable};

@@ -13,18 +13,22 @@
 pub mod names;
 
 mod batch;
+mod collected;
 mod exposition;
 mod families;
 mod instrument;
+mod observation;
 mod push;
 mod request_id;
 mod routes;
+mod series;
 mod service;
 
 pub use batch::{BATCH_MOMENTS, BatchEnd, BatchRun, Usage, import_rows, is_taken};
 pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, accept_encoding, exposition};
 pub use families::Red;
 pub use instrument::Failure;
+pub use observation::Observation;
 pub use push::{PushMetrics, PushResult};
 pub use routes::{Route, RouteTable, Template, TemplateError};
 pub use service::{BuildInfo, ServiceMetrics};

@@ -1,0 +1,201 @@
+//! The numbers of one method on one route, kept so that recording a request costs next to nothing.
+//!
+//! A series is kept in stripes, one a thread as a rule, and added up when it is collected: threads that record at the
+//! same time would otherwise take the same cache line from each other, which costs more than all the rest. A stripe
+//! counts a request in one cell, by status and bucket: two additions record it, and the counter and the histogram, which
+//! are sums over the same cells, agree at every scrape.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prometheus::{IntCounter, IntCounterVec};
+
+use super::names;
+
+/// One for each upper bound, and one for what took longer.
+pub(super) const BUCKETS: usize = names::HTTP_REQUEST_DURATION_BUCKETS.len() + 1;
+
+/// The upper bounds in nanoseconds.
+const BOUNDS: [u64; BUCKETS - 1] = bounds();
+
+/// Statuses that have cells on every route; unless they were declared, they show from their first request on.
+const COMMON: [u16; 23] =
+    [200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 409, 422, 429, 499, 500, 502, 503];
+
+/// One method on one route.
+#[derive(Debug)]
+pub(super) struct Series(Box<[Arc<Stripe>]>);
+
+/// What a series is of.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) method: &'static str,
+    pub(super) route: String,
+    /// False for requests that are left out of the metrics.
+    pub(super) recorded: bool,
+    /// The statuses with cells; the first `declared` of them show from the start.
+    statuses: Vec<u16>,
+    declared: usize,
+    pub(super) others: Others,
+}
+
+/// Where is counted what has no cells: found by its labels, which takes longer. Shared by all series.
+#[derive(Clone, Debug)]
+pub(super) struct Others {
+    /// Requests with a status without cells.
+    pub(super) requests: IntCounterVec,
+    pub(super) errors: IntCounterVec,
+    /// The kinds of error known beforehand.
+    pub(super) known_errors: Arc<[(&'static str, IntCounter)]>,
+}
+
+/// A thread's part of a series. Requests in progress hold it, and but for the series nothing else does.
+#[derive(Debug)]
+pub(super) struct Stripe {
+    pub(super) subject: Arc<Subject>,
+    /// A row for each of the statuses, and a last one for all others.
+    rows: Box<[Row]>,
+    nanoseconds: AtomicU64,
+}
+
+/// Requests by bucket, each in one. Aligned, so that no row shares a cache line with another thread's.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Row([AtomicU64; BUCKETS]);
+
+/// What a series came to.
+pub(super) struct Totals {
+    /// Requests being handled.
+    pub(super) in_progress: usize,
+    /// Finished requests by status: the declared ones, and those that were answered and have cells.
+    pub(super) statuses: Vec<(u16, u64)>,
+    /// All finished requests by bucket, each in one.
+    pub(super) buckets: [u64; BUCKETS],
+    /// What they took in all.
+    pub(super) duration: Duration,
+}
+
+impl Subject {
+    pub(super) fn new(
+        method: &'static str,
+        route: String,
+        declared: impl IntoIterator<Item = u16>,
+        others: Others,
+    ) -> Self {
+        let mut statuses: Vec<u16> = Vec::new();
+        for status in declared {
+            if !statuses.contains(&status) {
+                statuses.push(status);
+            }
+        }
+        let declared = statuses.len();
+        let common = COMMON.iter().copied().filter(|status| !statuses.contains(status)).collect::<Vec<_>>();
+        statuses.extend(common);
+        Self { method, route, recorded: true, statuses, declared, others }
+    }
+
+    /// The same, left out of the metrics.
+    pub(super) fn unrecorded(method: &'static str, route: String, others: Others) -> Self {
+        Self { recorded: false, ..Self::new(method, route, [], others) }
+    }
+}
+
+impl Series {
+    /// A series at zero.
+    pub(super) fn new(subject: Subject, stripes: usize) -> Self {
+        let subject = Arc::new(subject);
+        Self((0..stripes.max(1)).map(|_| Arc::new(Stripe::new(&subject))).collect())
+    }
+
+    pub(super) fn subject(&self) -> &Subject {
+        &self.0[0].subject
+    }
+
+    /// The calling thread's stripe. A request is in progress for as long as it holds it.
+    pub(super) fn stripe(&self) -> Arc<Stripe> {
+        Arc::clone(&self.0[thread_number() % self.0.len()])
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let subject = self.subject();
+        let mut counts = vec![0; subject.statuses.len() + 1];
+        let mut buckets = [0; BUCKETS];
+        let mut nanoseconds = 0_u64;
+        let mut in_progress = 0;
+        for stripe in &self.0 {
+            // The series holds it too.
+            in_progress += Arc::strong_count(stripe) - 1;
+            nanoseconds = nanoseconds.saturating_add(stripe.nanoseconds.load(Ordering::Relaxed));
+            for (count, row) in counts.iter_mut().zip(&stripe.rows) {
+                for (bucket, cell) in buckets.iter_mut().zip(&row.0) {
+                    let requests = cell.load(Ordering::Relaxed);
+                    *count += requests;
+                    *bucket += requests;
+                }
+            }
+        }
+        let counted = subject.statuses.iter().copied().zip(counts).enumerate();
+        let shown = counted.filter(|(index, (_, count))| *index < subject.declared || *count > 0);
+        let statuses = shown.map(|(_, counted)| counted).collect();
+        Totals { in_progress, statuses, buckets, duration: Duration::from_nanos(nanoseconds) }
+    }
+}
+
+impl Stripe {
+    fn new(subject: &Arc<Subject>) -> Self {
+        let rows = if subject.recorded { subject.statuses.len() + 1 } else { 0 };
+        let rows = (0..rows).map(|_| Row::default()).collect();
+        Self { subject: Arc::clone(subject), rows, nanoseconds: AtomicU64::new(0) }
+    }
+
+    /// Counts a finished request: its status, its duration and its kind of error, if it failed.
+    pub(super) fn record(&self, status: u16, duration: Duration, error_type: Option<&str>) {
+        let Subject { method, route, recorded, statuses, others, .. } = &*self.subject;
+        if !recorded {
+            return;
+        }
+        let known = statuses.iter().position(|known| *known == status);
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        // Without a branch: cheaper than to stop at the right one, whichever it is.
+        let bucket = BOUNDS.iter().filter(|bound| nanoseconds > **bound).count();
+        self.rows[known.unwrap_or(statuses.len())].0[bucket].fetch_add(1, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        if known.is_none() {
+            others.requests.with_label_values(&[*method, route, status.to_string().as_str()]).inc();
+        }
+        if let Some(kind) = error_type {
+            others.count_error(kind);
+        }
+    }
+}
+
+impl Others {
+    fn count_error(&self, kind: &str) {
+        match self.known_errors.iter().find(|(known, _)| *known == kind) {
+            Some((_, counter)) => counter.inc(),
+            None => self.errors.with_label_values(&[kind]).inc(),
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and far below the limit")]
+const fn bounds() -> [u64; BUCKETS - 1] {
+    let mut nanoseconds = [0; BUCKETS - 1];
+    let mut index = 0;
+    while index < nanoseconds.len() {
+        // Rounded: a product of decimals may lie just below the number that is meant.
+        nanoseconds[index] = (names::HTTP_REQUEST_DURATION_BUCKETS[index] * 1e9 + 0.5) as u64;
+        index += 1;
+    }
+    nanoseconds
+}
+
+/// Threads are numbered as they first record, so that the workers of a runtime have stripes of their own.
+fn thread_number() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
+}
