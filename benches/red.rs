@@ -1,0 +1,188 @@
+//! What the bookkeeping of one request costs, on the real route table. Wall-clock time of one request:
+//!
+//! - `red/clock_reads`: two reads of the clock, the floor under everything that measures a duration.
+//! - `red/observe/one_thread`: [`Red::observe`] and [`Observation::finish`](api_monitoring::metrics::Observation::finish)
+//!   of a request that succeeds.
+//! - `red/observe/two_threads`: the same, while another thread does it too, on the same route. It wants two processors
+//!   that have nothing else to do.
+//! - `red/crate_labels/…`, `red/crate_handles/…`: the same bookkeeping with the metric types of the `prometheus` crate,
+//!   on one thread and on two: their children looked up by label for each request, and looked up once beforehand. The
+//!   route is resolved for each request as ours is.
+//! - `red/wrapper/bare`, `red/wrapper/instrumented`: a warp service that only answers, called without a connection; bare
+//!   and in [`Red::instrument`]. Nobody listens to the log, so their difference is what the wrapper costs without it.
+//!
+//! Criterion keeps each figure, in nanoseconds, in `criterion/GROUP/NAME/new/estimates.json` below the target folder,
+//! where a slash within the group is an underscore: `criterion/red_observe/one_thread/new/estimates.json`.
+
+#![allow(missing_docs, clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
+
+use std::hint::black_box;
+use std::sync::{Barrier, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use api_monitoring::api::problem::ErrorKind;
+use api_monitoring::api::surface;
+use api_monitoring::metrics::{Red, RouteTable, names};
+use criterion::{BatchSize, Criterion};
+use futures_util::FutureExt;
+use http::{Method, Request, StatusCode};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+use tokio::time::Instant;
+use tower_service::Service;
+use warp::Filter;
+use warp::reply::Response;
+
+const PATH: &str = "/api/users/42";
+const ROUTE: &str = "/api/users/{id}";
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(30)
+        .nresamples(10_000)
+        .without_plots()
+        .configure_from_args();
+    criterion.bench_function("red/clock_reads", |bencher| bencher.iter(|| Instant::now().elapsed()));
+    observe(&mut criterion);
+    crate_labels(&mut criterion);
+    crate_handles(&mut criterion);
+    wrapper(&mut criterion);
+    criterion.final_summary();
+}
+
+fn red() -> Red {
+    let kinds = ErrorKind::ALL.iter().map(|kind| kind.error_type());
+    let table = surface::route_table();
+    assert_eq!(table.resolve(PATH), ROUTE);
+    Red::register_with_errors(&Registry::new(), table, kinds).unwrap()
+}
+
+fn observe(criterion: &mut Criterion) {
+    let red = red();
+    on_one_thread_and_two(criterion, "red/observe", || {
+        red.observe(&Method::GET, black_box(PATH)).finish(black_box(200), None);
+    });
+}
+
+/// What a service writes that has no library: the crate's families, and labels at every request.
+struct Families {
+    table: RouteTable,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    in_progress: IntGaugeVec,
+}
+
+impl Families {
+    fn new() -> Self {
+        let durations = HistogramOpts::new("durations", "Durations.");
+        let durations = durations.buckets(names::HTTP_REQUEST_DURATION_BUCKETS.to_vec());
+        Self {
+            table: surface::route_table(),
+            requests: IntCounterVec::new(Opts::new("requests", "Requests."), &["method", "route", "status"]).unwrap(),
+            durations: HistogramVec::new(durations, &["method", "route"]).unwrap(),
+            in_progress: IntGaugeVec::new(Opts::new("in_progress", "In progress."), &["method", "route"]).unwrap(),
+        }
+    }
+}
+
+fn crate_labels(criterion: &mut Criterion) {
+    let families = Families::new();
+    on_one_thread_and_two(criterion, "red/crate_labels", || {
+        let (method, route) = (black_box(Method::GET), families.table.resolve(black_box(PATH)));
+        let in_progress = families.in_progress.with_label_values(&[method.as_str(), route]);
+        in_progress.inc();
+        let began = Instant::now();
+        let (took, status) = (began.elapsed(), black_box(StatusCode::OK));
+        families.requests.with_label_values(&[method.as_str(), route, status.as_str()]).inc();
+        families.durations.with_label_values(&[method.as_str(), route]).observe(took.as_secs_f64());
+        in_progress.dec();
+    });
+}
+
+struct Handles {
+    requests: IntCounter,
+    durations: Histogram,
+    in_progress: IntGauge,
+}
+
+fn crate_handles(criterion: &mut Criterion) {
+    let families = Families::new();
+    let handles = Handles {
+        requests: families.requests.with_label_values(&["GET", ROUTE, "200"]),
+        durations: families.durations.with_label_values(&["GET", ROUTE]),
+        in_progress: families.in_progress.with_label_values(&["GET", ROUTE]),
+    };
+    on_one_thread_and_two(criterion, "red/crate_handles", || {
+        black_box(families.table.resolve(black_box(PATH)));
+        handles.in_progress.inc();
+        let began = Instant::now();
+        let took = began.elapsed();
+        handles.requests.inc();
+        handles.durations.observe(took.as_secs_f64());
+        handles.in_progress.dec();
+    });
+}
+
+fn on_one_thread_and_two(criterion: &mut Criterion, name: &str, request: impl Fn() + Sync) {
+    let mut group = criterion.benchmark_group(name);
+    group.bench_function("one_thread", |bencher| bencher.iter(&request));
+
+    let (both, request) = (&Barrier::new(2), &request);
+    thread::scope(|scope| {
+        let (orders, ordered) = mpsc::channel();
+        let (report, reports) = mpsc::channel();
+        // One thread for all samples, as the workers of a runtime live long: what belongs to a thread is set up once.
+        scope.spawn(move || {
+            for requests in ordered {
+                both.wait();
+                report.send(timed(requests, request)).unwrap();
+            }
+        });
+        group.bench_function("two_threads", |bencher| {
+            bencher.iter_custom(|requests| {
+                orders.send(requests).unwrap();
+                both.wait();
+                let own = timed(requests, request);
+                (own + reports.recv().unwrap()) / 2
+            });
+        });
+        // The thread ends when no more orders can come.
+        drop(orders);
+    });
+}
+
+fn timed(requests: u64, request: impl Fn()) -> Duration {
+    let began = Instant::now();
+    (0..requests).for_each(|_| request());
+    began.elapsed()
+}
+
+fn wrapper(criterion: &mut Criterion) {
+    let red = red();
+    let bare = warp::any().map(|| "done");
+    let mut instrumented = warp::service(red.instrument(bare));
+    let mut bare = warp::service(bare);
+    let request = || Request::builder().uri(PATH).body(String::new()).unwrap();
+
+    let mut group = criterion.benchmark_group("red/wrapper");
+    group.bench_function("bare", |bencher| {
+        bencher.iter_batched(request, |request| answer(bare.call(request)), BatchSize::SmallInput);
+    });
+    let before = red.finished_requests();
+    group.bench_function("instrumented", |bencher| {
+        bencher.iter_batched(request, |request| answer(instrumented.call(request)), BatchSize::SmallInput);
+    });
+    // Not when a filter on the command line left it out.
+    let answered = instrumented.call(request()).now_or_never().expect("nothing is waited for").unwrap();
+    assert!(answered.headers().contains_key("x-request-id") && red.finished_requests() > before);
+}
+
+fn answer<E: std::fmt::Debug>(answer: impl Future<Output = Result<Response, E>>) -> Response {
+    let response = answer.now_or_never().expect("nothing is waited for").unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    response
+}
