@@ -3,6 +3,7 @@
 //! The end is a sequence: unready → (a pause for load balancers) → no new connections → requests in flight finish,
 //! within a limit → the store makes the writes that wait and closes → the metrics are pushed a last time, if at all.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -11,15 +12,15 @@ use std::time::{Duration, SystemTime};
 
 use http::{Request, Uri};
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
+use tower_service::Service;
 use warp::Filter;
 use warp::reply::Response;
 
@@ -237,7 +238,7 @@ where
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let service = TowerToHyperService::new(warp::service(service));
+    let service = warp::service(service);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
@@ -254,8 +255,9 @@ where
                     let mut stream = TimeoutStream::new(stream);
                     stream.set_write_timeout(Some(WRITE_TIMEOUT));
                     let io = TokioIo::new(Box::pin(stream));
-                    let service = service.clone();
-                    let service = service_fn(move |request| service.call(with_path(request)));
+                    // A connection handles one request at a time, so it needs no service for each of them.
+                    let service = RefCell::new(service.clone());
+                    let service = service_fn(move |request| service.borrow_mut().call(with_path(request)));
                     connections.spawn(graceful.watch(http.serve_connection(io, service)));
                 }
                 // The client was gone before it could be accepted.

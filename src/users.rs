@@ -99,7 +99,7 @@ impl FromStr for Email {
 }
 
 /// A user's id: a positive 64-bit integer. Ids grow and are never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct UserId(i64);
 

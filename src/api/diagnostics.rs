@@ -42,7 +42,7 @@ impl Delays {
 }
 
 /// `GET /api/slow`.
-pub async fn slow(app: App) -> Result<Response, ApiError> {
+pub async fn slow(app: &App) -> Result<Response, ApiError> {
     let delay = app.delays().next();
     tokio::time::sleep(delay).await;
     Ok(json(StatusCode::OK, &Slow { delay_seconds: delay.as_secs_f64() }))

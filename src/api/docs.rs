@@ -48,22 +48,22 @@ pub async fn landing() -> Result<Response, ApiError> {
 }
 
 /// `GET /openapi.json`.
-pub async fn openapi_json(app: App) -> Result<Response, ApiError> {
+pub async fn openapi_json(app: &App) -> Result<Response, ApiError> {
     Ok(document(app.docs().openapi.clone(), "application/json"))
 }
 
 /// `GET /docs`: Swagger UI's page, with its relative links pointing into `/docs/`.
-pub async fn swagger_ui(app: App) -> Result<Response, ApiError> {
+pub async fn swagger_ui(app: &App) -> Result<Response, ApiError> {
     let (page, content_type) = app.docs().swagger_file(SWAGGER_INDEX).expect("the assets hold an index page");
     let page = String::from_utf8_lossy(&page).replace("<head>", "<head>\n    <base href=\"docs/\">");
     Ok(document(page.into(), &content_type))
 }
 
 /// `GET /docs/{file}`.
-pub async fn swagger_file(app: App, file: String) -> Result<Response, ApiError> {
-    let known = decode_segment(&file).ok().and_then(|name| app.docs().swagger_file(&name));
+pub async fn swagger_file(app: &App, file: &str) -> Result<Response, ApiError> {
+    let known = decode_segment(file).ok().and_then(|name| app.docs().swagger_file(&name));
     let (bytes, content_type) =
-        known.ok_or_else(|| ApiError::UnknownPath(surface::DOCS_FILE.template.replace("{file}", &file)))?;
+        known.ok_or_else(|| ApiError::UnknownPath(surface::DOCS_FILE.template.replace("{file}", file)))?;
     Ok(document(bytes, &content_type))
 }
 

@@ -32,7 +32,7 @@ pub async fn health() -> Result<Response, ApiError> {
 }
 
 /// `GET /ready`.
-pub async fn ready(app: App) -> Result<Response, ApiError> {
+pub async fn ready(app: &App) -> Result<Response, ApiError> {
     if app.is_draining() {
         return Err(ApiError::Draining);
     }

@@ -28,8 +28,8 @@ pub struct CpuUsage {
 }
 
 /// `GET /update`.
-pub async fn update(app: App, query: String) -> Result<Response, ApiError> {
-    let mut fields = Fields::from_query(&["users"], &query)?;
+pub async fn update(app: &App, query: &str) -> Result<Response, ApiError> {
+    let mut fields = Fields::from_query(&["users"], query)?;
     let users = fields.required("users", |text| integer(text, 0..=i64::MAX));
     fields.finish()?;
     let active_users = users.expect("no error means it was given");
@@ -38,8 +38,8 @@ pub async fn update(app: App, query: String) -> Result<Response, ApiError> {
 }
 
 /// `GET /cpu`.
-pub async fn cpu(app: App, query: String) -> Result<Response, ApiError> {
-    let mut fields = Fields::from_query(&["value"], &query)?;
+pub async fn cpu(app: &App, query: &str) -> Result<Response, ApiError> {
+    let mut fields = Fields::from_query(&["value"], query)?;
     let value = fields.required("value", parse_percent);
     fields.finish()?;
     let cpu_usage_percent = value.expect("no error means it was given");

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use utoipa::openapi::path::OperationBuilder;
 
 use super::openapi;
-use super::problem::ErrorKind;
+use super::problem::{ApiError, ErrorKind};
 use crate::metrics::{Route, RouteTable};
 
 /// One method on one path.
@@ -23,6 +23,8 @@ pub struct Operation {
     pub tag: &'static str,
     /// One line for the documentation.
     pub summary: &'static str,
+    /// What answers it.
+    pub endpoint: Endpoint,
     /// The status of success.
     pub success: StatusCode,
     /// Groups of errors that it may answer.
@@ -52,7 +54,13 @@ const LEGACY: &str = "legacy";
 const DOCUMENTATION: &str = "documentation";
 
 macro_rules! operations {
-    ($($name:ident = $method:ident $template:literal, $tag:ident, $success:ident, $errors:expr, $describe:ident, $summary:literal;)+) => {
+    ($($name:ident = $endpoint:ident: $method:ident $template:literal, $tag:ident, $success:ident, $errors:expr, $describe:ident, $summary:literal;)+) => {
+        /// What answers an operation: one of `api::routes`' handlers.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Endpoint {
+            $(#[doc = concat!("`", stringify!($method), " ", $template, "`: ", $summary)] $endpoint,)+
+        }
+
         $(
             #[doc = concat!("`", stringify!($method), " ", $template, "`: ", $summary)]
             pub static $name: Operation = Operation {
@@ -61,6 +69,7 @@ macro_rules! operations {
                 template: $template,
                 tag: $tag,
                 summary: $summary,
+                endpoint: Endpoint::$endpoint,
                 success: StatusCode::$success,
                 errors: $errors,
                 describe: openapi::$describe,
@@ -73,37 +82,37 @@ macro_rules! operations {
 }
 
 operations! {
-    LIST_USERS = GET "/api/users", USERS, OK, &[HANDLER, LIMITED, STORE, QUERY], list_users,
+    LIST_USERS = ListUsers: GET "/api/users", USERS, OK, &[HANDLER, LIMITED, STORE, QUERY], list_users,
         "List users, ordered by id";
-    CREATE_USER = POST "/api/users", USERS, CREATED, &[HANDLER, LIMITED, STORE, QUERY, BODY], create_user,
+    CREATE_USER = CreateUser: POST "/api/users", USERS, CREATED, &[HANDLER, LIMITED, STORE, QUERY, BODY], create_user,
         "Create a user";
-    GET_USER = GET "/api/users/{id}", USERS, OK, &[HANDLER, LIMITED, STORE, &[Validation, NotFound]], get_user,
+    GET_USER = GetUser: GET "/api/users/{id}", USERS, OK, &[HANDLER, LIMITED, STORE, &[Validation, NotFound]], get_user,
         "Get a user";
-    UPDATE_USER = PUT "/api/users/{id}", USERS, OK, &[HANDLER, LIMITED, STORE, QUERY, BODY, &[NotFound]], update_user,
+    UPDATE_USER = UpdateUser: PUT "/api/users/{id}", USERS, OK, &[HANDLER, LIMITED, STORE, QUERY, BODY, &[NotFound]], update_user,
         "Change a user's name, e-mail address or both";
-    DELETE_USER = DELETE "/api/users/{id}", USERS, NO_CONTENT, &[HANDLER, LIMITED, STORE, &[Validation, NotFound]],
+    DELETE_USER = DeleteUser: DELETE "/api/users/{id}", USERS, NO_CONTENT, &[HANDLER, LIMITED, STORE, &[Validation, NotFound]],
         delete_user, "Delete a user";
-    HEALTH = GET "/health", OPERATIONAL, OK, &[HANDLER], health,
+    HEALTH = Health: GET "/health", OPERATIONAL, OK, &[HANDLER], health,
         "Liveness: the process answers; no dependency is asked";
-    READY = GET "/ready", OPERATIONAL, OK, &[HANDLER, &[Starting, Draining, StoreUnavailable, StoreFailed]], ready,
+    READY = Ready: GET "/ready", OPERATIONAL, OK, &[HANDLER, &[Starting, Draining, StoreUnavailable, StoreFailed]], ready,
         "Readiness: traffic is welcome";
-    METRICS = GET "/metrics", OPERATIONAL, OK, &[HANDLER, &[Internal]], metrics,
+    METRICS = Metrics: GET "/metrics", OPERATIONAL, OK, &[HANDLER, &[Internal]], metrics,
         "The metrics, in Prometheus' text format";
-    SLOW = GET "/api/slow", TEST, OK, &[HANDLER, LIMITED], slow,
+    SLOW = Slow: GET "/api/slow", TEST, OK, &[HANDLER, LIMITED], slow,
         "Answer after a uniformly random 2 to 3 s";
-    ERROR = GET "/api/error", TEST, INTERNAL_SERVER_ERROR, &[HANDLER, LIMITED, &[Simulated]], error,
+    ERROR = Error: GET "/api/error", TEST, INTERNAL_SERVER_ERROR, &[HANDLER, LIMITED, &[Simulated]], error,
         "Always fail";
-    UPDATE = GET "/update", LEGACY, OK, &[HANDLER, LIMITED, QUERY], update,
+    UPDATE = Update: GET "/update", LEGACY, OK, &[HANDLER, LIMITED, QUERY], update,
         "Set app_active_users";
-    CPU = GET "/cpu", LEGACY, OK, &[HANDLER, LIMITED, QUERY], cpu,
+    CPU = Cpu: GET "/cpu", LEGACY, OK, &[HANDLER, LIMITED, QUERY], cpu,
         "Set app_cpu_usage_percent";
-    OPENAPI = GET "/openapi.json", DOCUMENTATION, OK, &[HANDLER, LIMITED], openapi_json,
+    OPENAPI = Openapi: GET "/openapi.json", DOCUMENTATION, OK, &[HANDLER, LIMITED], openapi_json,
         "This description";
-    DOCS = GET "/docs", DOCUMENTATION, OK, &[HANDLER, LIMITED], docs,
+    DOCS = Docs: GET "/docs", DOCUMENTATION, OK, &[HANDLER, LIMITED], docs,
         "Swagger UI";
-    DOCS_FILE = GET "/docs/{file}", DOCUMENTATION, OK, &[HANDLER, LIMITED, &[ErrorKind::UnknownPath]], docs_file,
+    DOCS_FILE = DocsFile: GET "/docs/{file}", DOCUMENTATION, OK, &[HANDLER, LIMITED, &[ErrorKind::UnknownPath]], docs_file,
         "A file of Swagger UI";
-    LANDING = GET "/", DOCUMENTATION, OK, &[HANDLER, LIMITED], landing,
+    LANDING = Landing: GET "/", DOCUMENTATION, OK, &[HANDLER, LIMITED], landing,
         "A page that links to all of this";
 }
 
@@ -112,6 +121,13 @@ impl Operation {
     #[must_use]
     pub fn serves(&self, method: &Method) -> bool {
         self.method == *method || (self.method == Method::GET && *method == Method::HEAD)
+    }
+
+    /// The path parameter of a path that fits the template, still percent-encoded; empty when there is none. It stands
+    /// last in every template.
+    #[must_use]
+    pub fn parameter<'path>(&self, path: &'path str) -> &'path str {
+        if self.template.ends_with('}') { path.rsplit('/').next().unwrap_or_default() } else { "" }
     }
 
     /// The errors that it may answer.
@@ -136,6 +152,48 @@ pub fn allowed_methods(template: &str) -> String {
     let served = |method: &Method| OPERATIONS.iter().any(|op| op.template == template && op.serves(method));
     let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::PATCH];
     methods.iter().filter(|method| served(method)).map(Method::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Finds the operation that a request asks for.
+#[derive(Debug)]
+pub struct Routing {
+    table: RouteTable,
+    /// In the order of the table.
+    operations: Vec<Vec<&'static Operation>>,
+}
+
+impl Default for Routing {
+    /// Routes to all of [`OPERATIONS`].
+    fn default() -> Self {
+        let table = route_table();
+        let mut operations = vec![Vec::new(); table.len()];
+        for operation in OPERATIONS {
+            let route =
+                table.position(operation.template).expect("every operation has a route, which fits its template");
+            operations[route].push(*operation);
+        }
+        Self { table, operations }
+    }
+}
+
+impl Routing {
+    /// The operation.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is served at the path, or not with the method.
+    pub fn operation(&self, method: &Method, path: &str) -> Result<&'static Operation, ApiError> {
+        let route = self.table.position(path).ok_or_else(|| ApiError::UnknownPath(path.to_owned()))?;
+        let found = self.operations[route].iter().find(|operation| operation.serves(method));
+        found.copied().ok_or_else(|| {
+            let template = self.table.resolve(path);
+            ApiError::MethodNotAllowed {
+                method: method.to_string(),
+                path: template.to_owned(),
+                allow: allowed_methods(template),
+            }
+        })
+    }
 }
 
 /// The templates with their documented statuses, for the instrumentation. The scrape itself is left out of the

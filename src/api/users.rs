@@ -76,14 +76,14 @@ pub struct UserFieldsBody {
 }
 
 /// `GET /api/users`: one page with `limit`, else everything after `after`, streamed.
-pub async fn list(app: App, query: String) -> Result<Response, ApiError> {
-    let mut fields = Fields::from_query(&["limit", "after"], &query)?;
+pub async fn list(app: &App, query: &str) -> Result<Response, ApiError> {
+    let mut fields = Fields::from_query(&["limit", "after"], query)?;
     let limit = fields.optional("limit", |text| integer(text, 1..=LIMIT_MAX));
     let after = fields.optional("after", |text| integer(text, 0..=i64::MAX)).unwrap_or(0);
     fields.finish()?;
     match limit {
         Some(limit) => page(app.store()?, after, limit).await,
-        None => all(&app, after).await,
+        None => all(app, after).await,
     }
 }
 
@@ -162,15 +162,15 @@ impl Listing {
 }
 
 /// `GET /api/users/{id}`.
-pub async fn get(app: App, id: String) -> Result<Response, ApiError> {
-    let id = parse_id(&id)?;
+pub async fn get(app: &App, id: &str) -> Result<Response, ApiError> {
+    let id = parse_id(id)?;
     let user = app.store()?.user(id).await?.ok_or(ApiError::NotFound(id))?;
-    Ok(json(StatusCode::OK, &UserBody::from(&user)))
+    Ok(json(StatusCode::OK, &UserBody::from(&*user)))
 }
 
 /// `POST /api/users`.
-pub async fn create(app: App, query: String, body: Vec<u8>) -> Result<Response, ApiError> {
-    let mut fields = fields(&query, &body)?;
+pub async fn create(app: &App, query: &str, body: &[u8]) -> Result<Response, ApiError> {
+    let mut fields = fields(query, body)?;
     let name = fields.required("name", str::parse::<UserName>);
     let email = fields.required("email", str::parse::<Email>);
     fields.finish()?;
@@ -185,9 +185,9 @@ pub async fn create(app: App, query: String, body: Vec<u8>) -> Result<Response, 
 }
 
 /// `PUT /api/users/{id}`.
-pub async fn update(app: App, id: String, query: String, body: Vec<u8>) -> Result<Response, ApiError> {
-    let id = parse_id(&id)?;
-    let mut fields = fields(&query, &body)?;
+pub async fn update(app: &App, id: &str, query: &str, body: &[u8]) -> Result<Response, ApiError> {
+    let id = parse_id(id)?;
+    let mut fields = fields(query, body)?;
     let change = UserChange {
         name: fields.optional("name", str::parse::<UserName>),
         email: fields.optional("email", str::parse::<Email>),
@@ -202,8 +202,8 @@ pub async fn update(app: App, id: String, query: String, body: Vec<u8>) -> Resul
 }
 
 /// `DELETE /api/users/{id}`.
-pub async fn delete(app: App, id: String) -> Result<Response, ApiError> {
-    let id = parse_id(&id)?;
+pub async fn delete(app: &App, id: &str) -> Result<Response, ApiError> {
+    let id = parse_id(id)?;
     if !app.store()?.delete(id).await? {
         return Err(ApiError::NotFound(id));
     }

@@ -41,9 +41,7 @@ pub fn exposition(
 }
 
 /// Extracts the `Accept-Encoding` header; one that is no text counts as absent.
-#[must_use]
-pub fn accept_encoding() -> impl Filter<Extract = (Option<String>,), Error = Infallible> + Clone + Send + Sync + 'static
-{
+fn accept_encoding() -> impl Filter<Extract = (Option<String>,), Error = Infallible> + Clone + Send + Sync + 'static {
     warp::header::optional::<String>("accept-encoding").or(warp::any().map(|| None)).unify()
 }
 

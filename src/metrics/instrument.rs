@@ -87,7 +87,7 @@ impl Exchange {
         if let Some(ended) = self.observation.end(response.status().as_u16(), kind) {
             self.log(&ended, cause);
         }
-        response.headers_mut().insert(HEADER, self.id.clone().into_header());
+        response.headers_mut().insert(HEADER, self.id.take());
         response
     }
 

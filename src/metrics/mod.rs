@@ -23,9 +23,10 @@ mod request_id;
 mod routes;
 mod series;
 mod service;
+mod threads;
 
 pub use batch::{BATCH_MOMENTS, BatchEnd, BatchRun, Usage, import_rows, is_taken};
-pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, accept_encoding, exposition};
+pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, exposition};
 pub use families::Red;
 pub use instrument::Failure;
 pub use observation::Observation;

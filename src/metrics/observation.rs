@@ -40,10 +40,10 @@ impl Observation {
         Self { stripe: Some(stripe), started: Instant::now() }
     }
 
-    /// Records how the request ended, and gives its duration. From status 400 on it counts as an error too, of the kind
-    /// `error_type`: a word from a closed set, never user text.
-    pub fn finish(mut self, status: u16, error_type: Option<&'static str>) -> Duration {
-        self.end(status, error_type).map_or(Duration::ZERO, |ended| ended.duration)
+    /// Records how the request ended. From status 400 on it counts as an error too, of the kind `error_type`: a word from
+    /// a closed set, never user text.
+    pub fn finish(mut self, status: u16, error_type: Option<&'static str>) {
+        self.end(status, error_type);
     }
 
     /// The same, where the status is not known: the client went away, or the handler panics.

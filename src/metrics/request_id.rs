@@ -2,14 +2,17 @@
 //!
 //! It goes into the response (`X-Request-Id`) and into every log line about the request, never into a label.
 
+use std::cell::Cell;
 use std::collections::hash_map::RandomState;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::io::Write;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
+
+use super::threads;
 
 /// The header that carries the id, both ways.
 pub const HEADER: &str = "x-request-id";
@@ -34,8 +37,9 @@ impl RequestId {
         self.0.to_str().expect("an id is made of ASCII only")
     }
 
-    pub(super) fn into_header(self) -> HeaderValue {
-        self.0
+    /// The id for the response's header; nothing is left here.
+    pub(super) fn take(&mut self) -> HeaderValue {
+        std::mem::replace(&mut self.0, HeaderValue::from_static(""))
     }
 }
 
@@ -63,24 +67,30 @@ impl FromStr for Offered {
     }
 }
 
-/// Makes ids that are unique across processes (64 random bits) and within one (a counter).
+/// Makes ids that are unique across processes (64 random bits) and within one (the thread and a count of its own).
 #[derive(Debug)]
 pub(super) struct RequestIds {
-    process: u64,
-    next: AtomicU64,
+    process: String,
 }
 
 impl RequestIds {
     pub(super) fn new() -> Self {
         // RandomState is the standard library's own source of random keys: good enough for uniqueness, and an id is
         // no secret.
-        Self { process: RandomState::new().build_hasher().finish(), next: AtomicU64::new(0) }
+        Self { process: format!("{:016x}", RandomState::new().build_hasher().finish()) }
     }
 
     pub(super) fn next(&self) -> RequestId {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let text = format!("{:016x}-{number:x}", self.process);
-        RequestId(HeaderValue::from_str(&text).expect("hexadecimal digits and a dash make a header value"))
+        thread_local! {
+            static NEXT: Cell<u64> = const { Cell::new(0) };
+        }
+        let number = NEXT.replace(NEXT.get().wrapping_add(1));
+        // Written in place: three numbers of at most 16 digits, and two dashes.
+        let mut text = [0; 50];
+        let mut rest = &mut text[..];
+        write!(rest, "{}-{:x}-{number:x}", self.process, threads::number()).expect("there is room for all of it");
+        let length = 50 - rest.len();
+        RequestId(HeaderValue::from_bytes(&text[..length]).expect("hexadecimal digits and dashes make a header value"))
     }
 }
 

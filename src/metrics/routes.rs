@@ -3,7 +3,6 @@
 //! This module owns path templates and their matching. It refuses to label a request by its raw path: whatever
 //! clients ask for, [`RouteTable::resolve`] gives one of `templates + 1` values.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use http::Method;
@@ -161,9 +160,53 @@ impl From<&str> for Route {
 #[derive(Clone)]
 pub struct RouteTable {
     routes: Vec<Route>,
-    literals: HashMap<String, usize>,
-    patterns: Vec<(Template, usize)>,
+    tree: Node,
     exact: bool,
+}
+
+/// The templates as a tree of their segments, so that a request compares its path with few of them.
+#[derive(Clone, Default)]
+struct Node {
+    literals: Vec<(String, Node)>,
+    parameter: Option<Box<Node>>,
+    /// The position of the route that ends here.
+    route: Option<Position>,
+}
+
+/// The lesser wins: a literal template over one with parameters, and then the one that was given first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Position {
+    has_parameter: bool,
+    index: usize,
+}
+
+impl Node {
+    /// The node at which a template ends, made where there is none.
+    fn end_of(&mut self, segments: &[Segment]) -> &mut Self {
+        let Some((segment, rest)) = segments.split_first() else { return self };
+        let next = match segment {
+            Segment::Parameter => &mut **self.parameter.get_or_insert_default(),
+            Segment::Literal(literal) => {
+                let known = self.literals.iter().position(|(known, _)| known == literal);
+                let index = known.unwrap_or_else(|| {
+                    self.literals.push((literal.clone(), Self::default()));
+                    self.literals.len() - 1
+                });
+                &mut self.literals[index].1
+            }
+        };
+        next.end_of(rest)
+    }
+
+    /// The route of a path, given without its first slash.
+    fn find(&self, path: &str) -> Option<Position> {
+        let (segment, rest) = path.split_once('/').map_or((path, None), |(segment, rest)| (segment, Some(rest)));
+        let below = |node: &Self| rest.map_or(node.route, |rest| node.find(rest));
+        let literal = self.literals.iter().find(|(literal, _)| literal == segment).and_then(|(_, node)| below(node));
+        let parameter = self.parameter.as_deref().filter(|_| !segment.is_empty()).and_then(below);
+        // `None` would be the least of the three.
+        [literal, parameter].into_iter().flatten().min()
+    }
 }
 
 impl RouteTable {
@@ -173,7 +216,7 @@ impl RouteTable {
     ///
     /// When a template cannot be parsed, or fits the same paths as another.
     pub fn new<R: Into<Route>>(routes: impl IntoIterator<Item = R>) -> Result<Self, TemplateError> {
-        let mut table = Self { routes: Vec::new(), literals: HashMap::new(), patterns: Vec::new(), exact: false };
+        let mut table = Self { routes: Vec::new(), tree: Node::default(), exact: false };
         for route in routes {
             table.add(route.into())?;
         }
@@ -190,16 +233,11 @@ impl RouteTable {
 
     fn add(&mut self, route: Route) -> Result<(), TemplateError> {
         let template = Template::parse(&route.template)?;
-        let twin = |(known, _): &(Template, usize)| known.segments == template.segments;
-        if self.literals.contains_key(&route.template) || self.patterns.iter().any(twin) {
+        let end = self.tree.end_of(&template.segments);
+        if end.route.is_some() {
             return Err(TemplateError { template: route.template, reason: "another fits the same paths" });
         }
-        let index = self.routes.len();
-        if template.is_literal() {
-            self.literals.insert(route.template.clone(), index);
-        } else {
-            self.patterns.push((template, index));
-        }
+        end.route = Some(Position { has_parameter: !template.is_literal(), index: self.routes.len() });
         self.routes.push(route);
         Ok(())
     }
@@ -213,15 +251,36 @@ impl RouteTable {
         self.label(self.index(path))
     }
 
-    /// The position of a path's route; [`Self::unmatched`] when there is none.
-    pub(super) fn index(&self, path: &str) -> usize {
+    /// The position of a path's route among those given; `None` when there is none.
+    #[must_use]
+    pub fn position(&self, path: &str) -> Option<usize> {
         let without_slash = || path.strip_suffix('/').filter(|_| !self.exact);
-        self.find(path).or_else(|| self.find(without_slash()?)).unwrap_or(self.unmatched())
+        self.find(path).or_else(|| self.find(without_slash()?))
+    }
+
+    /// The same; [`Self::unmatched`] when there is none.
+    pub(super) fn index(&self, path: &str) -> usize {
+        self.position(path).unwrap_or(self.unmatched())
+    }
+
+    /// How many routes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
     }
 
     fn find(&self, path: &str) -> Option<usize> {
-        let pattern = || self.patterns.iter().find(|(template, _)| template.matches(path)).map(|(_, index)| *index);
-        self.literals.get(path).copied().or_else(pattern)
+        let found = match path.strip_prefix('/')? {
+            "" => self.tree.route,
+            rest => self.tree.find(rest),
+        };
+        found.map(|position| position.index)
     }
 
     /// The position that stands for every path outside the table.
@@ -319,7 +378,38 @@ mod tests {
         assert_eq!(template.parameter("/api/users"), None);
     }
 
+    /// The rule itself, without the tree: a literal template, or else the first that fits.
+    fn by_the_rule<'a>(templates: &'a [Template], path: &str) -> &'a str {
+        let fitting = || templates.iter().filter(|template| template.matches(path));
+        let literal = fitting().find(|template| template.is_literal());
+        literal.or_else(|| fitting().next()).map_or(names::UNMATCHED, Template::as_str)
+    }
+
+    #[test]
+    fn the_first_given_wins_where_paths_fit_two_templates() {
+        let table = RouteTable::new(["/a/{x}/c", "/a/b/{y}", "/{x}/b/{y}", "/a/b/d"]).unwrap();
+
+        let cases = [("/a/b/c", "/a/{x}/c"), ("/a/b/e", "/a/b/{y}"), ("/z/b/e", "/{x}/b/{y}"), ("/a/b/d", "/a/b/d")];
+        for (path, route) in cases {
+            assert_eq!(table.resolve(path), route, "{path}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_tree_finds_what_the_rule_says(
+            templates in prop::collection::vec("(/(a|b|c|\\{x\\})){1,4}", 1..8),
+            paths in prop::collection::vec("(/[abcd]{0,1}){0,5}", 20),
+        ) {
+            let mut table = RouteTable::new([""; 0]).unwrap().exact();
+            // Of two that fit the same paths, the second is refused and leaves the table as it was.
+            let added = templates.iter().filter(|template| table.add(template.as_str().into()).is_ok());
+            let added: Vec<_> = added.map(|template| Template::parse(template).unwrap()).collect();
+            for path in paths {
+                prop_assert_eq!(table.resolve(&path), by_the_rule(&added, &path), "{:?}", path);
+            }
+        }
+
         #[test]
         fn no_path_leaves_the_set(path in ".{0,60}|(/[a-z%0-9{}]{0,6}){0,5}") {
             let table = table();

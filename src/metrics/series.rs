@@ -6,12 +6,12 @@
 //! are sums over the same cells, agree at every scrape.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntCounterVec};
 
-use super::names;
+use super::{names, threads};
 
 /// One for each upper bound, and one for what took longer.
 pub(super) const BUCKETS: usize = names::HTTP_REQUEST_DURATION_BUCKETS.len() + 1;
@@ -114,7 +114,7 @@ impl Series {
 
     /// The calling thread's stripe. A request is in progress for as long as it holds it.
     pub(super) fn stripe(&self) -> Arc<Stripe> {
-        Arc::clone(&self.0[thread_number() % self.0.len()])
+        Arc::clone(&self.0[threads::number() % self.0.len()])
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -191,11 +191,83 @@ const fn bounds() -> [u64; BUCKETS - 1] {
     nanoseconds
 }
 
-/// Threads are numbered as they first record, so that the workers of a runtime have stripes of their own.
-fn thread_number() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+#[cfg(test)]
+mod tests {
+    use prometheus::Opts;
+
+    use super::*;
+
+    fn series(declared: impl IntoIterator<Item = u16>) -> Series {
+        let counters = |name: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, "Help."), labels).unwrap();
+        let others = Others {
+            requests: counters("requests_total", &["method", "route", "status"]),
+            errors: counters("errors_total", &["kind"]),
+            known_errors: Arc::new([]),
+        };
+        Series::new(Subject::new("GET", "/".to_owned(), declared, others), 2)
     }
-    NUMBER.with(|number| *number)
+
+    #[test]
+    fn a_duration_at_a_bound_is_within_it() {
+        for (index, bound) in names::HTTP_REQUEST_DURATION_BUCKETS.into_iter().enumerate() {
+            let at = Duration::from_secs_f64(bound);
+            for (duration, bucket) in [(at, index), (at + Duration::from_nanos(1), index + 1)] {
+                let series = series([]);
+                series.stripe().record(200, duration, None);
+                let mut expected = [0; BUCKETS];
+                expected[bucket] = 1;
+                assert_eq!(series.totals().buckets, expected, "{duration:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_threads_record_at_once_adds_up() {
+        let series = series([200]);
+
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let series = &series;
+                scope.spawn(move || {
+                    for number in 0..10_000 {
+                        let status = if number % 4 == thread { 500 } else { 200 };
+                        series.stripe().record(status, Duration::from_millis(number % 20), None);
+                    }
+                });
+            }
+        });
+
+        let totals = series.totals();
+        assert_eq!(totals.statuses, [(200, 30_000), (500, 10_000)]);
+        // Of 20 durations, 0 to 5 ms are in the first bucket, and so on.
+        assert_eq!(totals.buckets[..4], [12_000, 10_000, 18_000, 0]);
+        assert_eq!(totals.duration, Duration::from_millis(4 * 500 * (0..20).sum::<u64>()));
+        assert_eq!(totals.in_progress, 0);
+    }
+
+    #[test]
+    fn declared_statuses_show_from_the_start_and_common_ones_once_they_are_answered() {
+        let series = series([418, 200, 418]);
+        assert_eq!(series.totals().statuses, [(418, 0), (200, 0)]);
+
+        series.stripe().record(404, Duration::ZERO, None);
+        series.stripe().record(299, Duration::ZERO, None);
+
+        let totals = series.totals();
+        assert_eq!(totals.statuses, [(418, 0), (200, 0), (404, 1)]);
+        assert_eq!(totals.buckets[0], 2, "a status without cells is in the histogram too");
+        let others = &series.subject().others.requests;
+        assert_eq!(others.with_label_values(&["GET", "/", "299"]).get(), 1);
+    }
+
+    #[test]
+    fn who_holds_a_stripe_is_in_progress() {
+        let series = series([]);
+
+        let held = [series.stripe(), series.stripe()];
+        assert_eq!(series.totals().in_progress, 2);
+        drop(held);
+
+        assert_eq!(series.totals().in_progress, 0);
+    }
 }

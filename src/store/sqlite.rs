@@ -3,6 +3,10 @@
 //! SQLite takes one writer at a time, and a durable commit costs a flush to disk. So all writes go through one task:
 //! whatever waits when it is free becomes one transaction, flushed once, and each writer is answered after the commit.
 //! Readers have connections of their own and never wait for it (WAL).
+//!
+//! Users that were read lately are kept in memory ([`Recent`]): a read through a connection goes to its thread and back,
+//! which takes three times as long as everything else about a request. The writer keeps that true: it forgets a user
+//! before it changes it and again before it says so, and everything once another program has written.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +18,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::recent::Recent;
 use super::{Committed, DatabaseUrl, ImportBatch, ImportProgress, OnCommit, OpenError, StoreError, Target};
 use crate::users::{Email, NewUser, User, UserChange, UserId, UserName};
 
@@ -33,11 +38,12 @@ const GROUP: usize = 256;
 /// Pause before a start tries again to prepare a database that another process holds.
 const PREPARE_AGAIN: Duration = Duration::from_millis(20);
 
-/// How often the number of users is read anew, for writes by other programs.
-const RECOUNT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often other programs' writes are looked for. So long may a user be shown as it was before one.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug)]
 pub(super) struct SqliteStore {
+    recent: Recent,
     readers: SqlitePool,
     writer: mpsc::Sender<Command>,
 }
@@ -65,7 +71,8 @@ type Row = (i64, String, String);
 impl SqliteStore {
     pub(super) async fn open(url: &DatabaseUrl, on_commit: OnCommit) -> Result<Self, OpenError> {
         let options = connect_options(url)?;
-        let (writer, users) = prepare_patiently(url, &options).await?;
+        let (mut writer, users) = prepare_patiently(url, &options).await?;
+        let version = data_version(&mut writer).await.map_err(|error| explain_open(url, error))?;
         on_commit(Committed { created: 0, deleted: 0, users });
 
         let readers = SqlitePoolOptions::new()
@@ -83,8 +90,9 @@ impl SqliteStore {
             .await
             .map_err(|error| explain_open(url, error))?;
         let (sender, commands) = mpsc::channel(QUEUE);
-        tokio::spawn(Writer { connection: writer, users, on_commit }.run(commands));
-        Ok(Self { readers, writer: sender })
+        let recent = Recent::default();
+        tokio::spawn(Writer { connection: writer, users, version, recent: recent.clone(), on_commit }.run(commands));
+        Ok(Self { recent, readers, writer: sender })
     }
 
     pub(super) async fn create(&self, user: NewUser) -> Result<User, StoreError> {
@@ -109,7 +117,20 @@ impl SqliteStore {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    pub(super) async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+    pub(super) async fn user(&self, id: UserId) -> Result<Option<Arc<User>>, StoreError> {
+        let place = match self.recent.get(id) {
+            Ok(user) => return Ok(Some(user)),
+            Err(place) => place,
+        };
+        let user = self.read(id).await?.map(Arc::new);
+        if let (Some(place), Some(user)) = (place, &user) {
+            // Refused when the user was forgotten meanwhile: what was read may be what it was before.
+            let _ = place.insert(Arc::clone(user));
+        }
+        Ok(user)
+    }
+
+    async fn read(&self, id: UserId) -> Result<Option<User>, StoreError> {
         let row: Option<Row> = sqlx::query_as("SELECT id, name, email FROM users WHERE id = ?")
             .bind(id.get())
             .fetch_optional(&self.readers)
@@ -153,6 +174,7 @@ impl SqliteStore {
 
     pub(super) async fn close(&self) {
         self.readers.close().await;
+        self.recent.forget_all();
         let (reply, closed) = oneshot::channel();
         // A writer that is gone already has nothing to close.
         if self.writer.send(Command::Close(reply)).await.is_ok() {
@@ -166,6 +188,9 @@ struct Writer {
     connection: SqliteConnection,
     /// As last told to the owner.
     users: i64,
+    /// Changes when another connection writes (SQLite's `PRAGMA data_version`).
+    version: i64,
+    recent: Recent,
     on_commit: OnCommit,
 }
 
@@ -173,15 +198,16 @@ type Waiting = (Change, oneshot::Sender<Result<Option<User>, StoreError>>);
 
 impl Writer {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut recount = tokio::time::interval(RECOUNT_INTERVAL);
-        recount.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = Vec::with_capacity(GROUP);
         let mut closing = Vec::new();
         loop {
             tokio::select! {
                 biased;
+                // First, or it would never have its turn while there is always something to write.
+                _ = look.tick() => self.look().await,
                 received = commands.recv_many(&mut waiting, GROUP) => if received == 0 { break },
-                _ = recount.tick() => self.recount().await,
             }
             let mut group = Vec::with_capacity(waiting.len());
             let mut imports = Vec::new();
@@ -217,7 +243,11 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        match commit(&mut self.connection, &group).await {
+        // Whoever reads a user from here on until it is committed may read it as it was. So it is forgotten once more.
+        self.forget(&group);
+        let outcome = commit(&mut self.connection, &group).await;
+        self.forget(&group);
+        match outcome {
             Ok((outcomes, committed)) => {
                 self.tell(committed);
                 for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
@@ -259,12 +289,33 @@ impl Writer {
         }
     }
 
-    async fn recount(&mut self) {
-        match count(&mut self.connection).await {
-            Ok(users) if users != self.users => self.tell(Committed { created: 0, deleted: 0, users }),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(cause = %error, "cannot read the number of users"),
+    fn forget(&self, group: &[Waiting]) {
+        for (change, _) in group {
+            match change {
+                Change::Create(_) => {}
+                Change::Update(id, _) | Change::Delete(id) => self.recent.forget(*id),
+            }
         }
+    }
+
+    /// Looks whether another program has written.
+    async fn look(&mut self) {
+        if let Err(error) = self.try_look().await {
+            tracing::warn!(cause = %error, "cannot see what other programs write");
+        }
+    }
+
+    async fn try_look(&mut self) -> Result<(), sqlx::Error> {
+        let version = data_version(&mut self.connection).await?;
+        if version != self.version {
+            self.recent.forget_all();
+            let users = count(&mut self.connection).await?;
+            self.version = version;
+            if users != self.users {
+                self.tell(Committed { created: 0, deleted: 0, users });
+            }
+        }
+        Ok(())
     }
 
     fn tell(&mut self, committed: Committed) {
@@ -424,6 +475,10 @@ async fn count(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT users FROM user_count").fetch_one(connection).await
 }
 
+async fn data_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
+}
+
 /// A row as a user; `None` for an id that only another program can have written.
 fn user((id, name, email): Row) -> Option<User> {
     Some(User { id: UserId::new(id)?, name: UserName::stored(name), email: Email::stored(email) })
@@ -548,7 +603,7 @@ mod tests {
         let only_email = UserChange { name: None, email: Some("jane@example.org".parse().unwrap()) };
         let jane = store.update(john.id, only_email).await.unwrap().unwrap();
         assert_eq!((jane.name.as_str(), jane.email.as_str()), ("Jane", "jane@example.org"));
-        assert_eq!(store.user(john.id).await.unwrap(), Some(jane));
+        assert_eq!(store.user(john.id).await.unwrap(), Some(Arc::new(jane)));
         assert!(store.delete(john.id).await.unwrap());
         assert_eq!(store.user(john.id).await.unwrap(), None);
         assert!(!store.delete(john.id).await.unwrap(), "a second time there is nothing to delete");
@@ -590,7 +645,7 @@ mod tests {
 
         let (store, told) = open(&file_url(&folder)).await;
 
-        assert_eq!(store.user(john.id).await.unwrap(), Some(john));
+        assert_eq!(store.user(john.id).await.unwrap(), Some(Arc::new(john)));
         assert_eq!(told.all(), [Committed { created: 0, deleted: 0, users: 1 }], "the count is known from the start");
     }
 
@@ -674,6 +729,146 @@ mod tests {
         .await
         .expect("the count follows");
         assert_eq!(told.all().iter().map(|c| c.created).sum::<u64>(), 0, "not created by this process");
+    }
+
+    // ---- Users kept in memory ----
+
+    fn renamed(name: &str) -> UserChange {
+        UserChange { name: Some(name.parse().unwrap()), email: None }
+    }
+
+    #[tokio::test]
+    async fn a_user_that_was_read_is_read_no_more() {
+        let (store, _) = in_memory().await;
+        let john = store.create(new_user("John")).await.unwrap();
+        let first = store.user(john.id).await.unwrap().unwrap();
+
+        let second = store.user(john.id).await.unwrap().unwrap();
+
+        assert!(Arc::ptr_eq(&first, &second));
+    }
+
+    #[tokio::test]
+    async fn a_user_that_was_read_shows_every_change_at_once() {
+        let (store, _) = in_memory().await;
+        let john = store.create(new_user("John")).await.unwrap();
+
+        for number in 0..100 {
+            let name = format!("John {number}");
+            store.user(john.id).await.unwrap();
+            store.update(john.id, renamed(&name)).await.unwrap();
+            assert_eq!(store.user(john.id).await.unwrap().unwrap().name.as_str(), name);
+        }
+        store.delete(john.id).await.unwrap();
+
+        assert_eq!(store.user(john.id).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_user_that_changes_while_it_is_read_is_not_kept_as_it_was() {
+        let (store, _) = in_memory().await;
+        let john = store.create(new_user("John")).await.unwrap();
+        // A reader that has its place, and then its row, and then is slow.
+        let place = store.recent.get(john.id).unwrap_err().unwrap();
+        let as_it_was = Arc::new(store.read(john.id).await.unwrap().unwrap());
+
+        store.update(john.id, renamed("Jane")).await.unwrap();
+        let refused = place.insert(as_it_was);
+
+        assert!(refused.is_err());
+        assert_eq!(store.user(john.id).await.unwrap().unwrap().name.as_str(), "Jane");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_reader_sees_a_change_undone() {
+        async fn read(store: &SqliteStore, id: UserId) -> u32 {
+            store.user(id).await.unwrap().unwrap().name.as_str().parse().unwrap()
+        }
+        let (store, _) = in_memory().await;
+        let id = store.create(new_user("0")).await.unwrap().id;
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let mut last = 0;
+                    while last < 300 {
+                        let now = read(&store, id).await;
+                        assert!(now >= last, "{now} after {last}");
+                        last = now;
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+
+        for number in 1..=300 {
+            store.update(id, renamed(&number.to_string())).await.unwrap();
+            assert_eq!(read(&store, id).await, number, "who is answered sees what was written");
+        }
+
+        for reader in readers {
+            tokio::time::timeout(Duration::from_mins(1), reader).await.expect("the last change shows").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_by_another_program_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+        let (other, _) = open(&file_url(&folder)).await;
+        let (kept, gone) =
+            (store.create(new_user("John")).await.unwrap().id, store.create(new_user("x")).await.unwrap().id);
+        for id in [kept, gone] {
+            assert!(store.user(id).await.unwrap().is_some());
+        }
+
+        other.update(kept, renamed("Jane")).await.unwrap();
+        other.delete(gone).await.unwrap();
+
+        let patience = Instant::now() + Duration::from_mins(1);
+        while store.user(kept).await.unwrap().unwrap().name.as_str() != "Jane"
+            || store.user(gone).await.unwrap().is_some()
+        {
+            assert!(Instant::now() < patience, "it never shows");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_by_another_program_shows_while_this_one_writes_without_a_pause() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
+        let (other, _) = open(&file_url(&folder)).await;
+        let john = store.create(new_user("John")).await.unwrap().id;
+        store.user(john).await.unwrap();
+        other.update(john, renamed("Jane")).await.unwrap();
+
+        let shown = async {
+            while store.user(john).await.unwrap().unwrap().name.as_str() != "Jane" {
+                tokio::task::yield_now().await;
+            }
+        };
+        let writing = async {
+            loop {
+                futures_util::future::try_join_all((0..4).map(|_| store.create(new_user("x")))).await.unwrap();
+            }
+        };
+
+        tokio::select! {
+            () = writing => {}
+            shown = tokio::time::timeout(Duration::from_mins(1), shown) => shown.expect("it shows"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_store_answers_nothing_from_memory() {
+        let (store, _) = in_memory().await;
+        let john = store.create(new_user("John")).await.unwrap();
+        store.user(john.id).await.unwrap();
+
+        store.close().await;
+
+        assert!(matches!(store.user(john.id).await, Err(StoreError::Unavailable(_))));
     }
 
     #[tokio::test]
