@@ -6,16 +6,19 @@
 use std::convert::Infallible;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderValue, StatusCode};
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 use tokio::sync::Semaphore;
 use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
+
+use super::text;
 
 /// The media type of the text format, as Prometheus asks for it.
 pub const CONTENT_TYPE_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -51,6 +54,8 @@ pub struct Exposition {
     registry: Registry,
     /// One encoding at a time: many scrapers at once must not take all cores from the requests.
     turn: Arc<Semaphore>,
+    /// Bytes of the last text: the next one needs as much room.
+    last: Arc<AtomicUsize>,
 }
 
 /// Why the metrics could not be encoded. Not expected: the registry checks families when they are registered.
@@ -71,7 +76,7 @@ impl Exposition {
     /// Answers from this registry.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
-        Self { registry, turn: Arc::new(Semaphore::new(1)) }
+        Self { registry, turn: Arc::new(Semaphore::new(1)), last: Arc::default() }
     }
 
     /// Gathers and encodes on the blocking pool, gzipped if `accept_encoding` (the header's value) allows it.
@@ -82,9 +87,9 @@ impl Exposition {
     pub async fn reply(&self, accept_encoding: Option<&str>) -> Result<Response, ExpositionError> {
         let gzip = accept_encoding.is_some_and(accepts_gzip);
         let turn = Arc::clone(&self.turn).acquire_owned().await.expect("the semaphore is never closed");
-        let registry = self.registry.clone();
+        let (registry, last) = (self.registry.clone(), Arc::clone(&self.last));
         let body = tokio::task::spawn_blocking(move || {
-            let body = encode(&registry, gzip);
+            let body = encode(&registry, gzip, &last);
             drop(turn);
             body
         })
@@ -101,9 +106,12 @@ impl Exposition {
     }
 }
 
-fn encode(registry: &Registry, gzip: bool) -> Result<Bytes, ExpositionError> {
+fn encode(registry: &Registry, gzip: bool, last: &AtomicUsize) -> Result<Bytes, ExpositionError> {
     let families = registry.gather();
-    let text = TextEncoder::new().encode_to_string(&families)?;
+    let mut text = String::with_capacity(last.load(Ordering::Relaxed));
+    text::encode(&families, &mut text)?;
+    // Counts grow by a digit now and then.
+    last.store(text.len() + text.len() / 64, Ordering::Relaxed);
     if !gzip {
         return Ok(text.into());
     }

@@ -23,6 +23,7 @@ mod request_id;
 mod routes;
 mod series;
 mod service;
+mod text;
 mod threads;
 
 pub use batch::{BATCH_MOMENTS, BatchEnd, BatchRun, Usage, import_rows, is_taken};
