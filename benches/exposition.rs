@@ -3,8 +3,8 @@
 //! - `exposition/text/SERIES`, `exposition/gzip/SERIES`: through [`exposition`], with 100, 10,000 and 100,000 series.
 //! - `exposition/crate/SERIES`: the `prometheus` crate's own way, gathering and then its text encoder.
 //!
-//! A third of the series are gauges, a third counters, a third those of histograms, as bench/ has them where it compares
-//! whole programs. The runtime has one thread; ours hands the work to its blocking pool and back, which counts too.
+//! A third of the series are gauges, a third counters, a third those of histograms, as in bench/, where whole programs
+//! are compared. The runtime has one thread; ours hands the work to its blocking pool and back, which counts too.
 //!
 //! Criterion keeps each figure, in nanoseconds, in `criterion/GROUP/SERIES/new/estimates.json` below the target folder,
 //! where the slash within the group is an underscore: `criterion/exposition_text/10000/new/estimates.json`.

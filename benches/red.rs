@@ -1,14 +1,13 @@
 //! What the bookkeeping of one request costs, on the real route table. Wall-clock time of one request:
 //!
 //! - `red/clock_reads`: two reads of the clock, the floor under everything that measures a duration.
-//! - `red/observe/one_thread`: [`Red::observe`] and [`Observation::finish`](api_monitoring::metrics::Observation::finish)
-//!   of a request that succeeds.
+//! - `red/observe/one_thread`: [`Red::observe`], and then `Observation::finish` of a request that succeeds.
 //! - `red/observe/two_threads`: the same, while another thread does it too, on the same route. It wants two processors
 //!   that have nothing else to do.
 //! - `red/crate_labels/…`, `red/crate_handles/…`: the same bookkeeping with the metric types of the `prometheus` crate,
 //!   on one thread and on two: their children looked up by label for each request, and looked up once beforehand. The
 //!   route is resolved for each request as ours is.
-//! - `red/wrapper/bare`, `red/wrapper/instrumented`: a warp service that only answers, called without a connection; bare
+//! - `red/wrapper/bare`, `red/wrapper/instrumented`: a warp service that only answers, called without a connection, bare
 //!   and in [`Red::instrument`]. Nobody listens to the log, so their difference is what the wrapper costs without it.
 //!
 //! Criterion keeps each figure, in nanoseconds, in `criterion/GROUP/NAME/new/estimates.json` below the target folder,
@@ -46,7 +45,7 @@ fn main() {
         .nresamples(10_000)
         .without_plots()
         .configure_from_args();
-    criterion.bench_function("red/clock_reads", |bencher| bencher.iter(|| Instant::now().elapsed()));
+    criterion.benchmark_group("red").bench_function("clock_reads", |bencher| bencher.iter(|| Instant::now().elapsed()));
     observe(&mut criterion);
     crate_labels(&mut criterion);
     crate_handles(&mut criterion);

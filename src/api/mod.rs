@@ -36,7 +36,7 @@ use warp::Filter;
 use warp::path::FullPath;
 use warp::reply::Response;
 
-use crate::metrics::{Exposition, ServiceMetrics};
+use crate::metrics::{Exposition, ServiceMetrics, accepts_gzip};
 use crate::store::UserStore;
 use input::Declared;
 use problem::{ApiError, Panicked};
@@ -208,17 +208,16 @@ async fn handle(
         Endpoint::DeleteUser => users::delete(app, parameter).await,
         Endpoint::Health => health::health().await,
         Endpoint::Ready => health::ready(app).await,
-        Endpoint::Metrics => {
-            let accepted = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
-            Ok(app.0.exposition.reply(accepted).await?)
-        }
+        Endpoint::Metrics => Ok(app.0.exposition.reply(accept_encoding(headers)).await?),
         Endpoint::Slow => diagnostics::slow(app).await,
         Endpoint::Error => diagnostics::error().await,
         Endpoint::Update => legacy::update(app, query).await,
         Endpoint::Cpu => legacy::cpu(app, query).await,
         Endpoint::Openapi => docs::openapi_json(app).await,
         Endpoint::Docs => docs::swagger_ui(app).await,
-        Endpoint::DocsFile => docs::swagger_file(app, parameter).await,
+        Endpoint::DocsFile => {
+            docs::swagger_file(app, parameter, accept_encoding(headers).is_some_and(accepts_gzip)).await
+        }
         Endpoint::Landing => docs::landing().await,
     }
 }
@@ -236,6 +235,11 @@ fn body() -> impl Filter<Extract = (impl Stream<Item = Result<impl Buf, warp::Er
 + 'static {
     let not_taken_before = warp::body::stream().map(Some).or(warp::any().map(|| None)).unify();
     not_taken_before.map(|body| stream::iter(body).flatten())
+}
+
+/// A header that is no text counts as absent.
+fn accept_encoding(headers: &HeaderMap) -> Option<&str> {
+    headers.get(ACCEPT_ENCODING)?.to_str().ok()
 }
 
 /// Reads a body with what the headers declare about it.

@@ -123,7 +123,8 @@ fn encode(registry: &Registry, gzip: bool, last: &AtomicUsize) -> Result<Bytes, 
 
 /// Whether an `Accept-Encoding` value allows gzip (RFC 9110, section 12.5.3): named, or covered by `*`, and not with
 /// `q=0`.
-fn accepts_gzip(accept_encoding: &str) -> bool {
+#[must_use]
+pub fn accepts_gzip(accept_encoding: &str) -> bool {
     let allowed = |coding: &str| {
         accept_encoding.split(',').find_map(|item| {
             let mut parts = item.split(';').map(str::trim);

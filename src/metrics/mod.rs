@@ -27,7 +27,7 @@ mod text;
 mod threads;
 
 pub use batch::{BATCH_MOMENTS, BatchEnd, BatchRun, Usage, import_rows, is_taken};
-pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, exposition};
+pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, accepts_gzip, exposition};
 pub use families::Red;
 pub use instrument::Failure;
 pub use observation::Observation;

@@ -1,9 +1,11 @@
 //! The REST API: every operation's answers, over a real socket.
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use api_monitoring::api::surface::{OPERATIONS, Operation};
+use flate2::read::GzDecoder;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use reqwest::{Method, Url};
@@ -326,6 +328,32 @@ async fn swagger_ui_loads_everything_from_the_server_itself() {
     let (_, after) = initializer.split_once(r#""url": ""#).expect("the description that Swagger UI shows");
     let description = base.join(after.split('"').next().unwrap()).unwrap();
     assert_eq!(description.path(), "/openapi.json");
+}
+
+#[tokio::test]
+async fn files_of_swagger_ui_come_compressed_where_the_client_takes_that_and_plain_where_not() {
+    let server = Server::start().await;
+    let get = async |accepted: Option<&str>| {
+        let request = server.request("GET", "/docs/swagger-ui-bundle.js");
+        Answer::to(accepted.into_iter().fold(request, |request, value| request.header("accept-encoding", value))).await
+    };
+
+    let (plain, compressed, refused) = (get(None).await, get(Some("gzip, br")).await, get(Some("gzip;q=0")).await);
+
+    assert!(plain.status == 200 && compressed.status == 200);
+    assert_eq!(compressed.header("content-encoding"), "gzip");
+    for answer in [&plain, &refused] {
+        assert!(!answer.headers.contains_key("content-encoding"));
+    }
+    assert_eq!(refused.body, plain.body);
+    assert!(plain.text().contains("SwaggerUIBundle"));
+    assert!(compressed.body.len() * 2 < plain.body.len(), "{} of {}", compressed.body.len(), plain.body.len());
+    let mut unpacked = Vec::new();
+    GzDecoder::new(compressed.body.as_slice()).read_to_end(&mut unpacked).unwrap();
+    assert!(unpacked == plain.body, "both are the same file");
+    for answer in [plain, compressed, refused] {
+        assert_eq!(answer.header("vary"), "accept-encoding", "a cache must keep them apart");
+    }
 }
 
 #[tokio::test]
