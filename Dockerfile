@@ -8,10 +8,10 @@ FROM rust:${RUST_VERSION}-slim-bookworm AS build
 WORKDIR /build
 
 # The dependencies first, with a library that does nothing: this layer lasts as long as manifest and lock file do.
-# The manifest names the benches, so there must be files of those names.
+# The manifest names benches and examples, so there must be files of those names.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src benches \
-    && touch src/lib.rs benches/cost.rs benches/batch.rs \
+RUN mkdir -p src benches/micro bench/ours \
+    && touch src/lib.rs benches/micro/main.rs bench/main.rs bench/ours/uninstrumented.rs bench/ours/series.rs \
     && cargo build --release --locked --lib
 
 COPY build.rs ./

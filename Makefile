@@ -49,10 +49,10 @@ docs: tools ## Write docs/metrics.md from the registry and docs/dashboards.md fr
 deny: ## Licences, sources and duplicate versions of the dependencies, where cargo-deny is installed
 	scripts/deny.sh
 
-bench: ## What being monitored costs, what batch work costs, and what the service takes at rest
-	$(CARGO) bench --locked --bench cost
-	$(CARGO) bench --locked --bench batch
-	scripts/footprint.sh
+bench: ## What single steps cost, then whole programs side by side; RECORD=1 puts the results into docs/benchmarks.md
+	scripts/bench-peers.sh
+	$(CARGO) bench --locked --bench micro
+	$(CARGO) bench --locked --bench programs -- $(if $(RECORD),--record)
 
 e2e: ## The running stack from end to end; needs Docker and Compose, and takes some minutes
 	COMPOSE_E2E=1 $(CARGO) test --locked --test stack e2e:: -- --nocapture

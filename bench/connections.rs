@@ -21,9 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Traffic {
     pub answered: u64,
     pub took: Duration,
-    /// In nanoseconds; from when the request was due (open loop) or sent (closed loop) to the end of its answer.
+    /// In nanoseconds: from when the request was due to the end of its answer. In a closed loop, it is due when it is
+    /// sent.
     pub latency: Histogram<u64>,
-    /// In nanoseconds: how late this client itself sent. It is part of the latency.
+    /// In nanoseconds: from when it was sent.
+    pub answer: Histogram<u64>,
+    /// In nanoseconds: how late this client sent it.
     pub late: Histogram<u64>,
 }
 
@@ -42,11 +45,12 @@ pub fn closed_loop(
     let began = Instant::now();
     let mut sent = 0;
     let mut send = |connection: &mut Connection| {
-        connection.send(&request(sent), Instant::now());
+        let now = Instant::now();
+        connection.send(&request(sent), now, now);
         sent += 1;
     };
     all.iter_mut().for_each(&mut send);
-    while all.iter().any(|connection| connection.since.is_some()) {
+    while all.iter().any(|connection| connection.under_way.is_some()) {
         for index in readable(name, &all, PATIENCE) {
             if traffic.receive(name, &mut all[index], status) && began.elapsed() < duration {
                 send(&mut all[index]);
@@ -80,9 +84,10 @@ pub fn steady(
     while traffic.answered < planned {
         while sent < planned && due(sent) <= began.elapsed() {
             let Some(index) = idle.pop() else { break };
-            let late = began.elapsed() - due(sent);
-            traffic.late.saturating_record(late.as_nanos() as u64);
-            all[index].send(&request(sent), began + due(sent));
+            let now = Instant::now();
+            let due = began + due(sent);
+            traffic.late.saturating_record((now - due).as_nanos() as u64);
+            all[index].send(&request(sent), due, now);
             sent += 1;
         }
         let next_is_waited_for = sent < planned && !idle.is_empty();
@@ -100,7 +105,7 @@ pub fn steady(
 impl Traffic {
     fn new() -> Self {
         let histogram = || Histogram::new_with_max(120_000_000_000, 3).expect("3 digits of 2 minutes are allowed");
-        Self { answered: 0, took: Duration::ZERO, latency: histogram(), late: histogram() }
+        Self { answered: 0, took: Duration::ZERO, latency: histogram(), answer: histogram(), late: histogram() }
     }
 
     /// Takes what has arrived; whether the answer is complete.
@@ -109,30 +114,36 @@ impl Traffic {
         let body = || String::from_utf8_lossy(&connection.received).into_owned();
         assert_eq!(status, expected, "{name} answered {}", body());
         connection.received.clear();
-        let since = connection.since.take().unwrap_or_else(|| panic!("{name}: an answer to no request"));
-        self.latency.saturating_record(since.elapsed().as_nanos() as u64);
+        let (due, sent) = connection.under_way.take().unwrap_or_else(|| panic!("{name}: an answer to no request"));
+        self.latency.saturating_record(due.elapsed().as_nanos() as u64);
+        self.answer.saturating_record(sent.elapsed().as_nanos() as u64);
         self.answered += 1;
         true
     }
+}
 
-    /// Milliseconds within which this share of the requests was answered.
-    pub fn quantile(&self, quantile: f64) -> f64 {
-        self.latency.value_at_quantile(quantile) as f64 / 1e6
-    }
+/// The 99th percentile, in milliseconds.
+pub fn p99(times: &Histogram<u64>) -> f64 {
+    quantile(times, 0.99)
+}
+
+/// Milliseconds that this share did not exceed.
+pub fn quantile(times: &Histogram<u64>, share: f64) -> f64 {
+    times.value_at_quantile(share) as f64 / 1e6
 }
 
 struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
-    /// From when the latency of the request under way counts.
-    since: Option<Instant>,
+    /// When the request under way was due, and when it was sent.
+    under_way: Option<(Instant, Instant)>,
 }
 
 impl Connection {
-    fn send(&mut self, request: &str, since: Instant) {
+    fn send(&mut self, request: &str, due: Instant, now: Instant) {
         // Far below what a socket takes at once.
         self.stream.write_all(request.as_bytes()).unwrap();
-        self.since = Some(since);
+        self.under_way = Some((due, now));
     }
 
     /// The status, once the whole answer is there.
@@ -156,7 +167,7 @@ fn connect(name: &str, address: SocketAddr, connections: usize) -> Vec<Connectio
         let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{name}: {error}"));
         stream.set_nodelay(true).unwrap();
         stream.set_nonblocking(true).unwrap();
-        Connection { stream, received: Vec::new(), since: None }
+        Connection { stream, received: Vec::new(), under_way: None }
     };
     (0..connections).map(connection).collect()
 }

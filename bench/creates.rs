@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::arms::Bench;
-use crate::connections::{Traffic, closed_loop};
+use crate::connections::{Traffic, closed_loop, p99, quantile};
 use crate::http::{fetch, post};
 use crate::process::Server;
 use crate::report::{Goal, Report};
@@ -40,8 +40,8 @@ pub fn run(bench: &Bench, report: &mut Report) {
         acknowledged += traffic.answered;
         if *arm == Arm::Many {
             cpu.push((server.cpu() - before).as_secs_f64() * 1e6 / traffic.answered as f64);
-            quantiles[0].push(traffic.quantile(0.5));
-            quantiles[1].push(traffic.quantile(0.99));
+            quantiles[0].push(quantile(&traffic.latency, 0.5));
+            quantiles[1].push(p99(&traffic.latency));
         }
         let rate = traffic.answered as f64 / traffic.took.as_secs_f64();
         println!("  {clients:>2} clients: {rate:.0} creates/s");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::arms::{BINARY, Bench};
-use crate::connections::{Traffic, steady};
+use crate::connections::{Traffic, p99, quantile, steady};
 use crate::http::{fetch, get};
 use crate::process::{Server, command, timed};
 use crate::report::{Goal, Report};
@@ -141,10 +141,10 @@ fn open_loop(bench: &Bench, report: &mut Report, arms: &mut [Server]) {
         vec![
             arm.name.to_owned(),
             show(1, |round| round.cpu),
-            show(3, |round| round.load.quantile(0.5)),
-            show(3, |round| round.load.quantile(0.9)),
-            show(3, |round| round.load.quantile(0.99)),
-            show(3, |round| round.load.late.value_at_quantile(0.99) as f64 / 1e6),
+            show(3, |round| quantile(&round.load.latency, 0.5)),
+            show(3, |round| quantile(&round.load.latency, 0.9)),
+            show(3, |round| p99(&round.load.latency)),
+            show(3, |round| p99(&round.load.late)),
         ]
     });
     let seconds = duration.as_secs();

@@ -5,6 +5,8 @@
 # them are reported as ignored (with CI=true they fail).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/debian.sh
+. scripts/debian.sh
 tools=$PWD/target/tools
 alertmanager=github.com/prometheus/alertmanager/cmd
 alertmanager_version=v0.28.1
@@ -93,20 +95,6 @@ fi
 if missing amtool AMTOOL; then
     packages+=(prometheus-alertmanager)
 fi
-
-# fetch PACKAGE…: downloads packages into this folder. The machine's own package lists may be absent or old; fresh ones
-# are fetched into this folder too, not into the system's, so that no root is needed.
-fetch() {
-    local fresh=(-o "Dir::State=$PWD/state" -o Dir::State::status=/var/lib/dpkg/status -o "Dir::Cache=$PWD/cache"
-        -o APT::Sandbox::User=)
-    if ! apt-get download -q "$@" >download.log 2>&1 && ! {
-        mkdir -p state/lists/partial cache/archives/partial &&
-            apt-get "${fresh[@]}" update -qq && apt-get "${fresh[@]}" download -q "$@"
-    } >>download.log 2>&1; then
-        cat download.log >&2
-        return 1
-    fi
-}
 
 # unpack_compose: makes target/tools/usr/bin/docker-compose-v1 of Debian's packages. Its libraries are Debian's, and so
 # must be the Python that runs it. Debian has distutils in two packages, this one and the interpreter's own.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use tokio::time::Instant;
 
 use super::names;
@@ -72,9 +71,9 @@ impl Drop for Observation {
 
 /// The kind of a failure that names none.
 fn unclassified(status: u16) -> Option<&'static str> {
-    match StatusCode::from_u16(status).ok()? {
-        status if status.is_client_error() => Some(names::ERROR_UNCLASSIFIED_CLIENT),
-        status if status.is_server_error() => Some(names::ERROR_UNCLASSIFIED_SERVER),
+    match status {
+        400..=499 => Some(names::ERROR_UNCLASSIFIED_CLIENT),
+        500..=599 => Some(names::ERROR_UNCLASSIFIED_SERVER),
         _ => None,
     }
 }

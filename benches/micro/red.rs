@@ -7,13 +7,11 @@
 //! - `red/crate_labels/…`, `red/crate_handles/…`: the same bookkeeping with the metric types of the `prometheus` crate,
 //!   on one thread and on two: their children looked up by label for each request, and looked up once beforehand. The
 //!   route is resolved for each request as ours is.
-//! - `red/wrapper/bare`, `red/wrapper/instrumented`: a warp service that only answers, called without a connection, bare
-//!   and in [`Red::instrument`]. Nobody listens to the log, so their difference is what the wrapper costs without it.
+//! - `red/wrapper/bare`, `red/wrapper/instrumented`: a warp service that only answers, called without a connection;
+//!   once bare, once in [`Red::instrument`]. Nobody reads the log, so the difference is the wrapper's cost without it.
 //!
 //! Criterion keeps each figure, in nanoseconds, in `criterion/GROUP/NAME/new/estimates.json` below the target folder,
 //! where a slash within the group is an underscore: `criterion/red_observe/one_thread/new/estimates.json`.
-
-#![allow(missing_docs, clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
 
 use std::hint::black_box;
 use std::sync::{Barrier, mpsc};
@@ -37,7 +35,7 @@ use warp::reply::Response;
 const PATH: &str = "/api/users/42";
 const ROUTE: &str = "/api/users/{id}";
 
-fn main() {
+pub fn run() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))

@@ -10,8 +10,6 @@
 //! Criterion keeps each figure, in nanoseconds, in `criterion/GROUP/NAME/new/estimates.json` below the target folder,
 //! where the slash within the group is an underscore: `criterion/metrics_file_parse/1000/new/estimates.json`.
 
-#![allow(missing_docs, clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
-
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Duration;
@@ -24,7 +22,7 @@ const LINES: [usize; 3] = [10, 1_000, 10_000];
 /// Lines of a family, its `# HELP` and `# TYPE` included.
 const FAMILY: usize = 10;
 
-fn main() {
+pub fn run() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))

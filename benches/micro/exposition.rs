@@ -9,8 +9,6 @@
 //! Criterion keeps each figure, in nanoseconds, in `criterion/GROUP/SERIES/new/estimates.json` below the target folder,
 //! where the slash within the group is an underscore: `criterion/exposition_text/10000/new/estimates.json`.
 
-#![allow(missing_docs, clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
-
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -18,18 +16,16 @@ use api_monitoring::metrics::exposition;
 use bytes::Bytes;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 use tokio::runtime::Runtime;
 use warp::Filter;
 use warp::reply::Response;
 
+use crate::exposed::{SERIES_OF_A_CHILD, registry};
+
 const SERIES: [usize; 3] = [100, 10_000, 100_000];
 
-/// Seconds; with `+Inf`, the sum and the count, a child has 13 series.
-const BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-const SERIES_OF_A_CHILD: usize = BUCKETS.len() + 3;
-
-fn main() {
+pub fn run() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
@@ -39,7 +35,7 @@ fn main() {
         .configure_from_args();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for series in SERIES {
-        let registry = registry(series);
+        let registry = registry(series).unwrap();
         let scraped = exposition(registry.clone());
         check(&runtime, &scraped, &registry, series);
         measure(&mut criterion, "exposition/text", series, |group, id| {
@@ -100,27 +96,4 @@ where
     );
     assert!(scrape(runtime, scraped, false) == text, "the exposition of {series} series is not the crate's");
     assert!(scrape(runtime, scraped, true).starts_with(&[0x1f, 0x8b]), "gzip when asked for");
-}
-
-fn registry(series: usize) -> Registry {
-    let third = series / 3;
-    let jobs = IntGaugeVec::new(Opts::new("bench_jobs", "Jobs by number."), &["number"]).unwrap();
-    for number in 0..third {
-        jobs.with_label_values(&[number.to_string()]).set(number as i64);
-    }
-    let labels = ["method", "route", "status"];
-    let requests = IntCounterVec::new(Opts::new("bench_requests_total", "Requests by route."), &labels).unwrap();
-    for number in 0..third {
-        requests.with_label_values(&["GET", &format!("/api/items/{number}"), "200"]).inc_by(number as u64);
-    }
-    let duration = HistogramOpts::new("bench_duration_seconds", "Durations by route.").buckets(BUCKETS.to_vec());
-    let durations = HistogramVec::new(duration, &["route"]).unwrap();
-    for number in 0..third / SERIES_OF_A_CHILD {
-        durations.with_label_values(&[format!("/api/items/{number}")]).observe(number as f64 / 1000.0);
-    }
-    let registry = Registry::new();
-    registry.register(Box::new(jobs)).unwrap();
-    registry.register(Box::new(requests)).unwrap();
-    registry.register(Box::new(durations)).unwrap();
-    registry
 }

@@ -8,8 +8,6 @@
 //!
 //! Criterion keeps each figure, in nanoseconds, in `criterion/routes/NAME/new/estimates.json` below the target folder.
 
-#![allow(missing_docs, clippy::pedantic, clippy::disallowed_methods, reason = "these rules are for the product")]
-
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -17,7 +15,7 @@ use api_monitoring::api::surface;
 use api_monitoring::metrics::names::UNMATCHED;
 use criterion::Criterion;
 
-fn main() {
+pub fn run() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
