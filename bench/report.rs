@@ -55,7 +55,7 @@ impl Report {
         };
         let (shown, verdict) = match measured {
             Some(measured) => (format!("{}{unit}", measured.show(digits)), goal.verdict(&measured)),
-            None => ("not measured: the peer is not there".to_owned(), "–"),
+            None => ("not measured, left out".to_owned(), "–"),
         };
         let what = what.into();
         println!("  {what}: {shown}; goal {limit}: {verdict}");

@@ -23,6 +23,9 @@ const STEADY_CONNECTIONS: usize = 16;
 /// Requests per second of `load`, of which some write and some wait for seconds.
 const MIXED_RATE: u64 = 500;
 
+/// More than elsewhere, since some of these ratios are to be told from 1.
+const ROUNDS: u64 = 9;
+
 const OURS: &str = "ours";
 const UNINSTRUMENTED: &str = "ours, not instrumented";
 const LOGGED: &str = "ours, a log line each";
@@ -86,7 +89,8 @@ fn measured<L>(arm: &mut Server, load: impl FnOnce(&Server) -> L, answered: impl
 }
 
 fn closed_loop(bench: &Bench, report: &mut Report, arms: &mut [Server]) {
-    let duration = bench.lasting(3);
+    let duration = bench.lasting(2);
+    let rounds = bench.many(ROUNDS, ROUNDS) as usize;
     let under_load = |arm: &mut Server| {
         measured(arm, |arm| bench.wrk.run(arm.name, arm.address, duration, &REQUESTS), |load| load.answered)
     };
@@ -94,7 +98,7 @@ fn closed_loop(bench: &Bench, report: &mut Report, arms: &mut [Server]) {
     for arm in &mut *arms {
         bench.wrk.run(arm.name, arm.address, Duration::from_secs(1), &REQUESTS);
     }
-    let rounds = interleaved(bench.rounds, arms, |arm| {
+    let rounds = interleaved(rounds, arms, |arm| {
         let measured: Measured<Load> = under_load(arm);
         println!("  {:<34} {:8.2} µs of CPU a request", arm.name, measured.cpu);
         measured

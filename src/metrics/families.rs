@@ -11,7 +11,6 @@ use prometheus::{IntCounterVec, Registry};
 use super::collected::Collected;
 use super::names::{self, METHODS, OTHER_METHOD};
 use super::observation::Observation;
-use super::request_id::RequestIds;
 use super::routes::RouteTable;
 use super::series::{Others, Series, Subject, Totals};
 
@@ -54,7 +53,6 @@ struct Families {
     /// How many threads are expected to record at once.
     stripes: usize,
     others: Others,
-    request_ids: RequestIds,
 }
 
 impl Red {
@@ -96,7 +94,6 @@ impl Red {
             table,
             stripes: available_parallelism().map_or(1, usize::from).min(STRIPES_MAX),
             others: Others { requests, errors: errors.clone(), known_errors },
-            request_ids: RequestIds::new(),
         };
         families.set_known_series_to_zero();
         let red = Self(Arc::new(families));
@@ -115,10 +112,6 @@ impl Red {
     #[must_use]
     pub fn finished_requests(&self) -> u64 {
         self.recorded().flat_map(|(_, totals)| totals.buckets).sum()
-    }
-
-    pub(super) fn request_ids(&self) -> &RequestIds {
-        &self.0.request_ids
     }
 
     /// The series that are part of the metrics, with what they came to.

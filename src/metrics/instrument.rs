@@ -77,7 +77,7 @@ struct Exchange {
 impl Exchange {
     fn start(red: &Red, method: &http::Method, path: &str, id: Option<RequestId>) -> Self {
         let observation = red.observe(method, path);
-        Self { observation, id: id.unwrap_or_else(|| red.request_ids().next()) }
+        Self { observation, id: id.unwrap_or_else(RequestId::new) }
     }
 
     fn finish(mut self, mut response: Response) -> Response {

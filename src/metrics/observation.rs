@@ -65,7 +65,9 @@ impl Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        self.give_up();
+        if self.stripe.is_some() {
+            self.give_up();
+        }
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! It goes into the response (`X-Request-Id`) and into every log line about the request, never into a label.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use http::HeaderValue;
 
@@ -29,6 +30,14 @@ impl RequestId {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(&byte);
         let sane = (1..=MAX_BYTES).contains(&text.len()) && text.bytes().all(allowed);
         sane.then(|| HeaderValue::from_str(text).ok().map(Self)).flatten()
+    }
+
+    /// A new id.
+    pub(super) fn new() -> Self {
+        thread_local! {
+            static IDS: RefCell<Ids> = RefCell::new(Ids::of_this_thread());
+        }
+        IDS.with_borrow_mut(Ids::next)
     }
 
     /// The id as text.
@@ -67,29 +76,29 @@ impl FromStr for Offered {
     }
 }
 
-/// Makes ids that are unique across processes (64 random bits) and within one (the thread and a count of its own).
-#[derive(Debug)]
-pub(super) struct RequestIds {
-    process: String,
+/// Makes ids that are unique across processes (64 random bits) and within one (the thread, and a count of its own).
+struct Ids {
+    /// All of an id but the count: what is the same for a thread is written once.
+    start: String,
+    next: u64,
 }
 
-impl RequestIds {
-    pub(super) fn new() -> Self {
+impl Ids {
+    fn of_this_thread() -> Self {
         // RandomState is the standard library's own source of random keys: good enough for uniqueness, and an id is
         // no secret.
-        Self { process: format!("{:016x}", RandomState::new().build_hasher().finish()) }
+        static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+        Self { start: format!("{:016x}-{:x}-", *PROCESS, threads::number()), next: 0 }
     }
 
-    pub(super) fn next(&self) -> RequestId {
-        thread_local! {
-            static NEXT: Cell<u64> = const { Cell::new(0) };
-        }
-        let number = NEXT.replace(NEXT.get().wrapping_add(1));
-        // Written in place: three numbers of at most 16 digits, and two dashes.
-        let mut text = [0; 50];
+    fn next(&mut self) -> RequestId {
+        let number = self.next;
+        self.next += 1;
+        // The start and 16 digits fit with room to spare; a thread's number has as many at most.
+        let mut text = [0; 64];
         let mut rest = &mut text[..];
-        write!(rest, "{}-{:x}-{number:x}", self.process, threads::number()).expect("there is room for all of it");
-        let length = 50 - rest.len();
+        rest.write_all(self.start.as_bytes()).and_then(|()| write!(rest, "{number:x}")).expect("it fits");
+        let length = 64 - rest.len();
         RequestId(HeaderValue::from_bytes(&text[..length]).expect("hexadecimal digits and dashes make a header value"))
     }
 }
@@ -120,11 +129,12 @@ mod tests {
 
     #[test]
     fn generated_ids_differ_and_are_sane() {
-        let ids = RequestIds::new();
+        let elsewhere = std::thread::spawn(|| [RequestId::new(), RequestId::new()]).join().unwrap();
+        let ids = [[RequestId::new(), RequestId::new()], elsewhere].concat();
 
-        let (first, second) = (ids.next(), ids.next());
-
-        assert_ne!(first, second);
-        assert_eq!(RequestId::sane(first.as_str()), Some(first));
+        for (index, id) in ids.iter().enumerate() {
+            assert!(!ids[..index].contains(id), "{id} twice");
+            assert_eq!(RequestId::sane(id.as_str()).as_ref(), Some(id));
+        }
     }
 }
