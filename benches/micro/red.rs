@@ -61,7 +61,7 @@ fn red() -> Red {
 fn observe(criterion: &mut Criterion) {
     let red = red();
     on_one_thread_and_two(criterion, "red/observe", || {
-        red.observe(&Method::GET, black_box(PATH)).finish(black_box(200), None);
+        red.observe(&Method::GET, black_box(PATH)).finish(black_box(StatusCode::OK), None);
     });
 }
 

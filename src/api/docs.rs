@@ -1,8 +1,9 @@
 //! Documentation served from the binary: the landing page, the OpenAPI description and Swagger UI.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -25,6 +26,8 @@ const SWAGGER_INDEX: &str = "index.html";
 pub struct Docs {
     openapi: Bytes,
     swagger: Arc<Config<'static>>,
+    /// Files as they are unpacked, by name: each once, however many clients take it so.
+    unpacked: Mutex<HashMap<String, Bytes>>,
 }
 
 impl Docs {
@@ -32,7 +35,11 @@ impl Docs {
     #[must_use]
     pub fn new() -> Self {
         // Relative to `/docs/`, so that it also works behind a proxy that adds a prefix.
-        Self { openapi: openapi::to_json().into(), swagger: Arc::new(Config::from("../openapi.json")) }
+        Self {
+            openapi: openapi::to_json().into(),
+            swagger: Arc::new(Config::from("../openapi.json")),
+            unpacked: Mutex::default(),
+        }
     }
 
     fn swagger_file(&self, file: &str) -> Option<File> {
@@ -43,6 +50,21 @@ impl Docs {
         };
         Some(File { bytes, is_gzip: found.gzpipped, content_type: found.content_type })
     }
+
+    /// The bytes of a file without compression.
+    fn plain(&self, name: &str, file: &File) -> Bytes {
+        if !file.is_gzip {
+            return file.bytes.clone();
+        }
+        // Nothing that could panic half-way changes the map.
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        let unpack = || {
+            let mut plain = Vec::new();
+            GzDecoder::new(&file.bytes[..]).read_to_end(&mut plain).expect("the build compressed it");
+            plain.into()
+        };
+        unpacked.entry(name.to_owned()).or_insert_with(unpack).clone()
+    }
 }
 
 /// A file of Swagger UI. Those of any size are compressed in the binary, which is 3 MB smaller for it.
@@ -50,17 +72,6 @@ struct File {
     bytes: Bytes,
     is_gzip: bool,
     content_type: String,
-}
-
-impl File {
-    fn plain(&self) -> Bytes {
-        if !self.is_gzip {
-            return self.bytes.clone();
-        }
-        let mut plain = Vec::new();
-        GzDecoder::new(&self.bytes[..]).read_to_end(&mut plain).expect("the build compressed it");
-        plain.into()
-    }
 }
 
 /// `GET /`.
@@ -76,16 +87,19 @@ pub async fn openapi_json(app: &App) -> Result<Response, ApiError> {
 /// `GET /docs`: Swagger UI's page, with its relative links pointing into `/docs/`.
 pub async fn swagger_ui(app: &App) -> Result<Response, ApiError> {
     let page = app.docs().swagger_file(SWAGGER_INDEX).expect("the assets hold an index page");
-    let text = String::from_utf8_lossy(&page.plain()).replace("<head>", "<head>\n    <base href=\"docs/\">");
+    let text = String::from_utf8_lossy(&app.docs().plain(SWAGGER_INDEX, &page))
+        .replace("<head>", "<head>\n    <base href=\"docs/\">");
     Ok(document(text.into(), &page.content_type))
 }
 
 /// `GET /docs/{file}`, compressed where the client takes it so.
 pub async fn swagger_file(app: &App, file: &str, takes_gzip: bool) -> Result<Response, ApiError> {
-    let known = decode_segment(file).ok().and_then(|name| app.docs().swagger_file(&name));
-    let file = known.ok_or_else(|| ApiError::UnknownPath(surface::DOCS_FILE.template.replace("{file}", file)))?;
+    let known = decode_segment(file).ok().and_then(|name| Some((app.docs().swagger_file(&name)?, name)));
+    let unknown = || ApiError::UnknownPath(surface::DOCS_FILE.template.replace("{file}", file));
+    let (file, name) = known.ok_or_else(unknown)?;
     let as_it_is = file.is_gzip && takes_gzip;
-    let mut response = document(if as_it_is { file.bytes.clone() } else { file.plain() }, &file.content_type);
+    let body = if as_it_is { file.bytes.clone() } else { app.docs().plain(&name, &file) };
+    let mut response = document(body, &file.content_type);
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
     if as_it_is {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -154,6 +168,18 @@ mod tests {
             assert!(docs.swagger_file(file).is_some(), "{file}");
         }
         let initializer = docs.swagger_file("swagger-initializer.js").unwrap();
-        assert!(String::from_utf8_lossy(&initializer.plain()).contains("../openapi.json"));
+        let initializer = docs.plain("swagger-initializer.js", &initializer);
+        assert!(String::from_utf8_lossy(&initializer).contains("../openapi.json"));
+    }
+
+    #[test]
+    fn a_file_is_unpacked_once_for_all_who_take_it_so() {
+        let docs = Docs::new();
+        let file = docs.swagger_file("swagger-ui-bundle.js").unwrap();
+
+        let [one, two] = [(); 2].map(|()| docs.plain("swagger-ui-bundle.js", &file));
+
+        assert!(file.is_gzip && one.len() > file.bytes.len());
+        assert_eq!(one.as_ptr(), two.as_ptr(), "clients that read slowly hold one copy together");
     }
 }

@@ -52,7 +52,7 @@ const LISTINGS_MAX: usize = 64;
 pub struct Limits {
     /// Requests handled at once; more are answered 503. The probes and the scrape are not limited.
     pub max_in_flight: usize,
-    /// Deadline of a request, until the head of its response is ready.
+    /// Deadline of a request, until the head of its response is ready. It runs from where the handler first waits.
     pub request_timeout: Duration,
 }
 

@@ -6,7 +6,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::families::{Red, UNMATCHED_STATUS};
-use super::names::{self, Definition};
+use super::names::{self, Definition, METHODS, OTHER_METHOD};
 use super::series::Totals;
 
 /// The families of requests, durations and requests in progress.
@@ -38,15 +38,20 @@ impl Collector for Collected {
     fn collect(&self) -> Vec<MetricFamily> {
         let mut requests: Vec<Metric> =
             self.red.with_other_statuses().collect().iter_mut().flat_map(MetricFamily::take_metric).collect();
-        let never = self.red.methods_never_unmatched();
-        requests.extend(never.map(|method| counter(labels(method, names::UNMATCHED, Some(UNMATCHED_STATUS)), 0)));
         let (mut durations, mut in_progress) = (Vec::new(), Vec::new());
+        // A path outside the table is answered 404, whatever the method: at 0 until that method is first seen there.
+        let mut never_unmatched: Vec<&str> = METHODS.iter().copied().chain([OTHER_METHOD]).collect();
         for (subject, totals) in self.red.recorded() {
+            if subject.route == names::UNMATCHED {
+                never_unmatched.retain(|method| *method != subject.method);
+            }
             let labels = |status| labels(subject.method, &subject.route, status);
             requests.extend(totals.statuses.iter().map(|(status, count)| counter(labels(Some(*status)), *count)));
             durations.push(histogram(labels(None), &totals));
             in_progress.push(gauge(labels(None), totals.in_progress));
         }
+        let zero = |method| counter(labels(method, names::UNMATCHED, Some(UNMATCHED_STATUS)), 0);
+        requests.extend(never_unmatched.into_iter().map(zero));
         vec![
             family(names::HTTP_REQUESTS_TOTAL, MetricType::COUNTER, requests),
             family(names::HTTP_REQUEST_DURATION_SECONDS, MetricType::HISTOGRAM, durations),

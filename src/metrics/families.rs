@@ -124,16 +124,6 @@ impl Red {
     pub(super) fn with_other_statuses(&self) -> &IntCounterVec {
         &self.0.others.requests
     }
-
-    /// The methods of which no path outside the table was asked for yet.
-    pub(super) fn methods_never_unmatched(&self) -> impl Iterator<Item = &'static str> {
-        let unmatched = &self.0.series[self.0.table.unmatched()];
-        unmatched
-            .iter()
-            .enumerate()
-            .filter(|(_, series)| series.get().is_none())
-            .map(|(method, _)| method_label(method))
-    }
 }
 
 impl Families {

@@ -32,5 +32,5 @@ pub use families::Red;
 pub use instrument::Failure;
 pub use observation::Observation;
 pub use push::{PushMetrics, PushResult};
-pub use routes::{Route, RouteTable, Template, TemplateError};
+pub use routes::{Route, RouteTable, TemplateError};
 pub use service::{BuildInfo, ServiceMetrics};

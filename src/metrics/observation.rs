@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::names;
@@ -40,9 +41,9 @@ impl Observation {
     }
 
     /// Records how the request ended. From status 400 on it counts as an error too, of the kind `error_type`: a word from
-    /// a closed set, never user text.
-    pub fn finish(mut self, status: u16, error_type: Option<&'static str>) {
-        self.end(status, error_type);
+    /// a closed set, never user text. Below, the kind says nothing.
+    pub fn finish(mut self, status: StatusCode, error_type: Option<&'static str>) {
+        self.end(status.as_u16(), error_type);
     }
 
     /// The same, where the status is not known: the client went away, or the handler panics.
@@ -58,24 +59,93 @@ impl Observation {
     pub(super) fn end(&mut self, status: u16, error_type: Option<&'static str>) -> Option<Ended> {
         let stripe = self.stripe.take()?;
         let duration = self.started.elapsed();
-        stripe.record(status, duration, error_type.or_else(|| unclassified(status)));
+        let error_type = if status < 400 { None } else { error_type.or_else(|| unclassified(status)) };
+        stripe.record(status, duration, error_type);
         Some(Ended { status, duration, stripe })
     }
 }
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        if self.stripe.is_some() {
-            self.give_up();
-        }
+        self.give_up();
     }
 }
 
 /// The kind of a failure that names none.
 fn unclassified(status: u16) -> Option<&'static str> {
     match status {
-        400..=499 => Some(names::ERROR_UNCLASSIFIED_CLIENT),
-        500..=599 => Some(names::ERROR_UNCLASSIFIED_SERVER),
-        _ => None,
+        ..400 => None,
+        400..500 => Some(names::ERROR_UNCLASSIFIED_CLIENT),
+        500.. => Some(names::ERROR_UNCLASSIFIED_SERVER),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use prometheus::{Registry, TextEncoder};
+
+    use super::super::{Red, RouteTable};
+    use super::*;
+
+    fn red() -> (Red, Registry) {
+        let registry = Registry::new();
+        let red = Red::register(&registry, RouteTable::new(["/work"]).unwrap()).unwrap();
+        (red, registry)
+    }
+
+    fn assert_sample(registry: &Registry, expected: &str) {
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(text.lines().any(|line| line == expected), "no {expected:?} in\n{text}");
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_is_a_client_that_went_away() {
+        let (red, registry) = red();
+
+        let observation = red.observe(&Method::GET, "/work");
+        assert_sample(&registry, r#"http_requests_in_progress{method="GET",route="/work"} 1"#);
+        drop(observation);
+
+        assert_sample(&registry, r#"http_requests_total{method="GET",route="/work",status="499"} 1"#);
+        assert_sample(&registry, r#"api_errors_total{error_type="client_closed_request"} 1"#);
+        assert_sample(&registry, r#"http_requests_in_progress{method="GET",route="/work"} 0"#);
+    }
+
+    #[test]
+    fn a_request_whose_thread_unwinds_panicked() {
+        let (red, registry) = red();
+
+        let panicked = std::thread::spawn(move || {
+            let _observation = red.observe(&Method::GET, "/work");
+            panic!("boom");
+        })
+        .join();
+
+        assert!(panicked.is_err());
+        assert_sample(&registry, r#"http_requests_total{method="GET",route="/work",status="500"} 1"#);
+        assert_sample(&registry, r#"api_errors_total{error_type="panic"} 1"#);
+    }
+
+    #[test]
+    fn a_success_is_no_error_whatever_kind_is_named() {
+        let (red, registry) = red();
+
+        red.observe(&Method::GET, "/work").finish(StatusCode::OK, Some("teapot"));
+
+        assert_sample(&registry, r#"http_requests_total{method="GET",route="/work",status="200"} 1"#);
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(!text.contains("teapot"), "{text}");
+    }
+
+    #[test]
+    fn a_status_beyond_the_standard_is_an_error_of_the_server() {
+        let (red, registry) = red();
+
+        red.observe(&Method::GET, "/work").finish(StatusCode::from_u16(799).unwrap(), None);
+
+        assert_sample(&registry, r#"http_requests_total{method="GET",route="/work",status="799"} 1"#);
+        assert_sample(&registry, r#"api_errors_total{error_type="unclassified_server_error"} 1"#);
+        assert_sample(&registry, r#"http_request_duration_seconds_count{method="GET",route="/work"} 1"#);
     }
 }

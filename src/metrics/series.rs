@@ -2,11 +2,12 @@
 //!
 //! A series is kept in stripes, one a thread as a rule, and added up when it is collected: threads that record at the
 //! same time would otherwise take the same cache line from each other, which costs more than all the rest. A stripe
-//! counts a request in one cell, by status and bucket: two additions record it, and the counter and the histogram, which
-//! are sums over the same cells, agree at every scrape.
+//! counts a request in one cell, by status and bucket: two additions record it. The counter and the histogram's counts are
+//! sums over the same cells, so they agree at every scrape. Only a status without cells, which nobody declared and which is
+//! not common, is counted in a second place; and the sum of durations may be ahead or behind by requests that just end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntCounterVec};
@@ -56,8 +57,10 @@ pub(super) struct Others {
 #[repr(align(128))]
 pub(super) struct Stripe {
     pub(super) subject: Arc<Subject>,
-    /// A row for each of the statuses, and a last one for all others.
-    rows: Box<[Row]>,
+    /// A row for each of the statuses, and a last one for all others; made with the first request, since most never see
+    /// one, and clients must not be able to fill the memory with empty rows.
+    rows: Box<[OnceLock<Box<Row>>]>,
+    /// Enough for 584 years of requests; then it begins anew, as after a restart.
     nanoseconds: AtomicU64,
 }
 
@@ -129,9 +132,10 @@ impl Series {
         for stripe in &self.0 {
             // The series holds it too.
             in_progress += Arc::strong_count(stripe) - 1;
-            nanoseconds = nanoseconds.saturating_add(stripe.nanoseconds.load(Ordering::Relaxed));
+            nanoseconds = nanoseconds.wrapping_add(stripe.nanoseconds.load(Ordering::Relaxed));
             for (count, row) in counts.iter_mut().zip(&stripe.rows) {
-                for (bucket, cell) in buckets.iter_mut().zip(&row.0) {
+                let cells = row.get().into_iter().flat_map(|row| &row.0);
+                for (bucket, cell) in buckets.iter_mut().zip(cells) {
                     let requests = cell.load(Ordering::Relaxed);
                     *count += requests;
                     *bucket += requests;
@@ -148,7 +152,7 @@ impl Series {
 impl Stripe {
     fn new(subject: &Arc<Subject>) -> Self {
         let rows = if subject.recorded { subject.statuses.len() + 1 } else { 0 };
-        let rows = (0..rows).map(|_| Row::default()).collect();
+        let rows = (0..rows).map(|_| OnceLock::new()).collect();
         Self { subject: Arc::clone(subject), rows, nanoseconds: AtomicU64::new(0) }
     }
 
@@ -162,7 +166,8 @@ impl Stripe {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // Without a branch: cheaper than to stop at the right one, whichever it is.
         let bucket = BOUNDS.iter().filter(|bound| nanoseconds > **bound).count();
-        self.rows[known.unwrap_or(statuses.len())].0[bucket].fetch_add(1, Ordering::Relaxed);
+        let row = self.rows[known.unwrap_or(statuses.len())].get_or_init(Box::default);
+        row.0[bucket].fetch_add(1, Ordering::Relaxed);
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         if known.is_none() {
             others.requests.with_label_values(&[*method, route, status.to_string().as_str()]).inc();

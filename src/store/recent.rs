@@ -1,4 +1,4 @@
-//! Users that were read lately.
+//! Users that were read lately, in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,12 +53,18 @@ impl Recent {
         }
     }
 
-    /// Forgets a user, and takes the place from whoever reads it now.
-    pub(super) fn forget(&self, id: UserId) {
-        self.0.remove(&id);
+    /// Forgets a user, and takes the place from whoever reads it now. Until what this gives is dropped, nobody gets it.
+    pub(super) fn hold(&self, id: UserId) -> Place<'_> {
+        loop {
+            self.0.remove(&id);
+            // Not the case when a reader was quicker.
+            if let Err(Some(place)) = self.get(id) {
+                return place;
+            }
+        }
     }
 
-    /// The same for all users.
+    /// Forgets all users, and takes the places of those that are being read.
     pub(super) fn forget_all(&self) {
         self.0.clear();
     }
@@ -84,7 +90,7 @@ mod tests {
         let john = user(1, "John");
 
         let place = recent.get(john.id).unwrap_err().unwrap();
-        recent.forget(john.id);
+        drop(recent.hold(john.id));
         assert!(place.insert(Arc::clone(&john)).is_err());
 
         let place = recent.get(john.id).unwrap_err().unwrap();
@@ -105,6 +111,19 @@ mod tests {
         drop(first);
 
         assert!(recent.get(id).unwrap_err().is_some());
+    }
+
+    #[test]
+    fn while_a_user_is_held_nobody_can_put_it() {
+        let recent = Recent::default();
+        let john = user(1, "John");
+        put(&recent, &john);
+
+        let held = recent.hold(john.id);
+        assert!(recent.get(john.id).unwrap_err().is_none(), "neither the user nor a place");
+        drop(held);
+
+        put(&recent, &john);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! Readers have connections of their own and never wait for it (WAL).
 //!
 //! Users that were read lately are kept in memory ([`Recent`]): a read through a connection goes to its thread and back,
-//! which takes three times as long as everything else about a request. The writer keeps that true: it forgets a user
-//! before it changes it and again before it says so, and everything once another program has written.
+//! which takes three times as long as everything else about a request. The writer keeps that true: it holds a user's
+//! place from before the change until it is committed, and forgets everything once another program has written.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,8 +72,7 @@ type Row = (i64, String, String);
 impl SqliteStore {
     pub(super) async fn open(url: &DatabaseUrl, on_commit: OnCommit) -> Result<Self, OpenError> {
         let options = connect_options(url)?;
-        let (mut writer, users) = prepare_patiently(url, &options).await?;
-        let version = data_version(&mut writer).await.map_err(|error| explain_open(url, error))?;
+        let (writer, version, users) = prepare_patiently(url, &options).await?;
         on_commit(Committed { created: 0, deleted: 0, users });
 
         let readers = SqlitePoolOptions::new()
@@ -91,7 +91,10 @@ impl SqliteStore {
             .map_err(|error| explain_open(url, error))?;
         let (sender, commands) = mpsc::channel(QUEUE);
         let recent = Recent::default();
-        tokio::spawn(Writer { connection: writer, users, version, recent: recent.clone(), on_commit }.run(commands));
+        let version = Some(version);
+        let look_failed = false;
+        let writer = Writer { connection: writer, users, version, look_failed, recent: recent.clone(), on_commit };
+        tokio::spawn(writer.run(commands));
         Ok(Self { recent, readers, writer: sender })
     }
 
@@ -188,8 +191,10 @@ struct Writer {
     connection: SqliteConnection,
     /// As last told to the owner.
     users: i64,
-    /// Changes when another connection writes (SQLite's `PRAGMA data_version`).
-    version: i64,
+    /// Changes when another connection writes (SQLite's `PRAGMA data_version`). `None` when `users` may be wrong.
+    version: Option<i64>,
+    /// So that a fault that lasts is said once.
+    look_failed: bool,
     recent: Recent,
     on_commit: OnCommit,
 }
@@ -243,10 +248,11 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        // Whoever reads a user from here on until it is committed may read it as it was. So it is forgotten once more.
-        self.forget(&group);
+        // Readers go to the database meanwhile: each of them sees a change once it is committed, and none sees it undone.
+        let recent = self.recent.clone();
+        let held: Vec<_> = changed(&group).into_iter().map(|id| recent.hold(id)).collect();
         let outcome = commit(&mut self.connection, &group).await;
-        self.forget(&group);
+        drop(held);
         match outcome {
             Ok((outcomes, committed)) => {
                 self.tell(committed);
@@ -261,6 +267,8 @@ impl Writer {
                 }
             }
             Err(NotCommitted::Change(error) | NotCommitted::Transaction(error)) => {
+                // A commit that failed may have reached the disk.
+                self.version = None;
                 let error = explain(error);
                 for (_, reply) in group {
                     let _ = reply.send(Err(error.clone()));
@@ -289,28 +297,25 @@ impl Writer {
         }
     }
 
-    fn forget(&self, group: &[Waiting]) {
-        for (change, _) in group {
-            match change {
-                Change::Create(_) => {}
-                Change::Update(id, _) | Change::Delete(id) => self.recent.forget(*id),
-            }
-        }
-    }
-
     /// Looks whether another program has written.
     async fn look(&mut self) {
-        if let Err(error) = self.try_look().await {
-            tracing::warn!(cause = %error, "cannot see what other programs write");
+        let looked = self.try_look().await;
+        if let Err(error) = &looked {
+            // What nobody can see may have happened.
+            self.recent.forget_all();
+            if !self.look_failed {
+                tracing::warn!(cause = %error, "cannot see what other programs write; users are read anew each time");
+            }
         }
+        self.look_failed = looked.is_err();
     }
 
     async fn try_look(&mut self) -> Result<(), sqlx::Error> {
         let version = data_version(&mut self.connection).await?;
-        if version != self.version {
+        if self.version != Some(version) {
             self.recent.forget_all();
             let users = count(&mut self.connection).await?;
-            self.version = version;
+            self.version = Some(version);
             if users != self.users {
                 self.tell(Committed { created: 0, deleted: 0, users });
             }
@@ -322,6 +327,15 @@ impl Writer {
         self.users = committed.users;
         (self.on_commit)(committed);
     }
+}
+
+/// The users that exist and may change, each once.
+fn changed(group: &[Waiting]) -> BTreeSet<UserId> {
+    let ids = group.iter().filter_map(|(change, _)| match change {
+        Change::Create(_) => None,
+        Change::Update(id, _) | Change::Delete(id) => Some(*id),
+    });
+    ids.collect()
 }
 
 /// Why a group was not committed.
@@ -431,7 +445,7 @@ async fn apply(connection: &mut SqliteConnection, change: &Change) -> Result<Opt
 async fn prepare_patiently(
     url: &DatabaseUrl,
     options: &SqliteConnectOptions,
-) -> Result<(SqliteConnection, i64), OpenError> {
+) -> Result<(SqliteConnection, i64, i64), OpenError> {
     let patience = Instant::now() + BUSY_TIMEOUT;
     loop {
         match prepare(url, options).await {
@@ -441,8 +455,8 @@ async fn prepare_patiently(
     }
 }
 
-/// The writer's connection to a database with the current schema, and the number of users in it.
-async fn prepare(url: &DatabaseUrl, options: &SqliteConnectOptions) -> Result<(SqliteConnection, i64), OpenError> {
+/// The writer's connection to a database with the current schema, its data version, and the number of users in it.
+async fn prepare(url: &DatabaseUrl, options: &SqliteConnectOptions) -> Result<(SqliteConnection, i64, i64), OpenError> {
     let explain = |error| explain_open(url, error);
     let mut writer = options.connect().await.map_err(explain)?;
     if is_foreign(&mut writer).await.map_err(explain)? {
@@ -458,8 +472,10 @@ async fn prepare(url: &DatabaseUrl, options: &SqliteConnectOptions) -> Result<(S
     let migrations = sqlx::migrate!("src/store/migrations/sqlite");
     migrations.run_direct(None, &mut *schema, false).await.map_err(|error| explain_migration(url, error))?;
     schema.commit().await.map_err(explain)?;
+    // In this order: what is written in between shows as a change of the version.
+    let version = data_version(&mut writer).await.map_err(explain)?;
     let users = count(&mut writer).await.map_err(explain)?;
-    Ok((writer, users))
+    Ok((writer, version, users))
 }
 
 /// Whether the database belongs to another program: it has tables, and none of ours. Reads only.
@@ -784,7 +800,9 @@ mod tests {
         async fn read(store: &SqliteStore, id: UserId) -> u32 {
             store.user(id).await.unwrap().unwrap().name.as_str().parse().unwrap()
         }
-        let (store, _) = in_memory().await;
+        // A file, where readers have snapshots of their own.
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(&file_url(&folder)).await;
         let id = store.create(new_user("0")).await.unwrap().id;
         let readers: Vec<_> = (0..4)
             .map(|_| {
