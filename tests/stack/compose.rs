@@ -696,7 +696,7 @@ fn every_deviation_is_found() {
         (API, "USER 65532:65532", "USER root", "Dockerfile: the image runs as root"),
         (API, "--locked --lib", "--lib", "may take other versions"),
         (API, "# The image of", "# syntax=docker/dockerfile:1\n# The image of", "a syntax line"),
-        (API, "RUN mkdir src", "RUN --mount=type=cache,target=/c mkdir src", "needs BuildKit"),
+        (API, "RUN mkdir -p src", "RUN --mount=type=cache,target=/c mkdir -p src", "needs BuildKit"),
         (API, "FROM scratch\n", "FROM debian:12.5-slim\n", "what builds would be in the image"),
         (API, "COPY src src", "COPY sources src", "copies sources, which is not there"),
         (
