@@ -573,6 +573,8 @@ fn closed() -> StoreError {
 mod tests {
     use std::sync::Mutex;
 
+    use futures_util::{StreamExt, TryStreamExt};
+
     use super::*;
 
     /// What the owner was told, in order.
@@ -866,14 +868,14 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let writing = async {
-            loop {
-                futures_util::future::try_join_all((0..4).map(|_| store.create(new_user("x")))).await.unwrap();
-            }
-        };
+        // More than one group: whatever the writer takes, another group waits when it is free again.
+        let writing = futures_util::stream::repeat(())
+            .map(|()| store.create(new_user("x")))
+            .buffer_unordered(2 * GROUP)
+            .try_for_each(|_| std::future::ready(Ok(())));
 
         tokio::select! {
-            () = writing => {}
+            stopped = writing => panic!("{stopped:?}"),
             shown = tokio::time::timeout(Duration::from_mins(1), shown) => shown.expect("it shows"),
         }
     }
