@@ -4,7 +4,6 @@
 //! a listing holds one page in memory. It refuses to know HTTP or metrics: it tells its owner what was committed
 //! through a callback.
 
-mod recent;
 mod sqlite;
 
 use std::fmt;

@@ -5,8 +5,12 @@
 //! Readers have connections of their own and never wait for it (WAL).
 //!
 //! Users that were read lately are kept in memory ([`Recent`]): a read through a connection goes to its thread and back,
-//! which takes three times as long as everything else about a request. The writer keeps that true: it holds a user's
+//! which takes three times as long as everything else about a request. Others are read in groups ([`Lookups`]). The
+//! writer keeps the memory true: it holds a user's
 //! place from before the change until it is committed, and forgets everything once another program has written.
+
+mod lookups;
+mod recent;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,9 +23,10 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::recent::Recent;
 use super::{Committed, DatabaseUrl, ImportBatch, ImportProgress, OnCommit, OpenError, StoreError, Target};
 use crate::users::{Email, NewUser, User, UserChange, UserId, UserName};
+use lookups::Lookups;
+use recent::Recent;
 
 /// How long a statement waits for another program that holds the database. Below the request time-out's default (10 s),
 /// so that a client whose write is the first to wait learns the reason.
@@ -45,6 +50,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub(super) struct SqliteStore {
     recent: Recent,
+    lookups: Lookups,
     readers: SqlitePool,
     writer: mpsc::Sender<Command>,
 }
@@ -95,7 +101,7 @@ impl SqliteStore {
         let look_failed = false;
         let writer = Writer { connection: writer, users, version, look_failed, recent: recent.clone(), on_commit };
         tokio::spawn(writer.run(commands));
-        Ok(Self { recent, readers, writer: sender })
+        Ok(Self { recent, lookups: Lookups::through(readers.clone()), readers, writer: sender })
     }
 
     pub(super) async fn create(&self, user: NewUser) -> Result<User, StoreError> {
@@ -125,21 +131,12 @@ impl SqliteStore {
             Ok(user) => return Ok(Some(user)),
             Err(place) => place,
         };
-        let user = self.read(id).await?.map(Arc::new);
+        let user = self.lookups.user(id).await?.map(Arc::new);
         if let (Some(place), Some(user)) = (place, &user) {
             // Refused when the user was forgotten meanwhile: what was read may be what it was before.
             let _ = place.insert(Arc::clone(user));
         }
         Ok(user)
-    }
-
-    async fn read(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        let row: Option<Row> = sqlx::query_as("SELECT id, name, email FROM users WHERE id = ?")
-            .bind(id.get())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(explain)?;
-        Ok(row.and_then(user))
     }
 
     pub(super) async fn page(&self, after: i64, limit: u32) -> Result<Vec<User>, StoreError> {
@@ -169,7 +166,7 @@ impl SqliteStore {
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        if self.writer.is_closed() {
+        if self.writer.is_closed() || self.lookups.is_closed() {
             return Err(closed());
         }
         sqlx::query("SELECT users FROM user_count").execute(&self.readers).await.map(drop).map_err(explain)
@@ -788,7 +785,7 @@ mod tests {
         let john = store.create(new_user("John")).await.unwrap();
         // A reader that has its place, and then its row, and then is slow.
         let place = store.recent.get(john.id).unwrap_err().unwrap();
-        let as_it_was = Arc::new(store.read(john.id).await.unwrap().unwrap());
+        let as_it_was = Arc::new(store.lookups.user(john.id).await.unwrap().unwrap());
 
         store.update(john.id, renamed("Jane")).await.unwrap();
         let refused = place.insert(as_it_was);
