@@ -159,21 +159,25 @@ fn open_loop(bench: &Bench, report: &mut Report, arms: &mut [Server]) {
     );
 }
 
-/// One run of our own `load` each: it writes, so it comes last.
-fn mixed(bench: &Bench, report: &mut Report, arms: &mut [Server]) {
-    let seconds = bench.lasting(5).as_secs();
-    let mut rows = Vec::new();
-    for arm in arms.iter_mut().filter(|arm| [OURS, UNINSTRUMENTED].contains(&arm.name)) {
-        let Measured { load, cpu } =
-            measured(arm, |arm| load(bench, arm, seconds), |load| load["answered"].as_f64().unwrap());
-        let latency = |quantile: &str| format!("{:.2}", load["latency_seconds"][quantile].as_f64().unwrap() * 1e3);
-        let rate = load["answered"].as_f64().unwrap() / load["sending_seconds"].as_f64().unwrap();
-        let mut row = vec![arm.name.to_owned(), format!("{cpu:.1}"), format!("{rate:.0}")];
+/// Our own `load` writes, so it comes last.
+fn mixed(bench: &Bench, report: &mut Report, arms: &mut Vec<Server>) {
+    let seconds = bench.lasting(3).as_secs();
+    arms.retain(|arm| [OURS, UNINSTRUMENTED].contains(&arm.name));
+    let rounds = interleaved(bench.rounds, arms, |arm| {
+        measured(arm, |arm| load(bench, arm, seconds), |load| load["answered"].as_f64().unwrap())
+    });
+    let rows = arms.iter().zip(&rounds).map(|(arm, rounds)| {
+        let show = |digits, figure: &dyn Fn(&Measured<Value>) -> f64| Spread::of(each(rounds, figure)).show(digits);
+        let latency = |quantile| show(2, &|round| round.load["latency_seconds"][quantile].as_f64().unwrap() * 1e3);
+        let rate = |round: &Measured<Value>| {
+            round.load["answered"].as_f64().unwrap() / round.load["sending_seconds"].as_f64().unwrap()
+        };
+        let mut row = vec![arm.name.to_owned(), show(1, &|round| round.cpu), show(0, &rate)];
         row.extend(["p50", "p90", "p95"].map(latency));
-        rows.push(row);
-    }
+        row
+    });
     report.table(
-        &format!("Mixed traffic, open loop: `api-monitoring load --rate {MIXED_RATE} --duration {seconds}s`, one run each; 1.5 % of it waits 2 to 3 s on purpose"),
+        &format!("Mixed traffic, open loop: `api-monitoring load --rate {MIXED_RATE} --duration {seconds}s`; 1.5 % of it waits 2 to 3 s on purpose"),
         &["arm", "CPU µs/request", "requests/s", "p50 ms", "p90 ms", "p95 ms"],
         rows,
     );

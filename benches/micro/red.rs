@@ -7,8 +7,9 @@
 //! - `red/crate_labels/…`, `red/crate_handles/…`: the same bookkeeping with the metric types of the `prometheus` crate,
 //!   on one thread and on two: their children looked up by label for each request, and looked up once beforehand. The
 //!   route is resolved for each request as ours is.
-//! - `red/wrapper/bare`, `red/wrapper/instrumented`: a warp service that only answers, called without a connection;
-//!   once bare, once in [`Red::instrument`]. Nobody reads the log, so the difference is the wrapper's cost without it.
+//! - `red/bare/…`, `red/instrumented/…`: a warp service that only answers, on one thread and on two, called without a
+//!   connection; once bare, once in [`Red::instrument`]. Both make their request. Nobody reads the log, so the
+//!   difference is the wrapper's cost without it.
 //!
 //! Criterion keeps each figure, in nanoseconds, in `criterion/GROUP/NAME/new/estimates.json` below the target folder,
 //! where a slash within the group is an underscore: `criterion/red_observe/one_thread/new/estimates.json`.
@@ -21,7 +22,7 @@ use std::time::Duration;
 use api_monitoring::api::problem::ErrorKind;
 use api_monitoring::api::surface;
 use api_monitoring::metrics::{Red, RouteTable, names};
-use criterion::{BatchSize, Criterion};
+use criterion::Criterion;
 use futures_util::FutureExt;
 use http::{Method, Request, StatusCode};
 use prometheus::{
@@ -61,7 +62,7 @@ fn red() -> Red {
 fn observe(criterion: &mut Criterion) {
     let red = red();
     on_one_thread_and_two(criterion, "red/observe", || {
-        red.observe(&Method::GET, black_box(PATH)).finish(black_box(StatusCode::OK), None);
+        || red.observe(&Method::GET, black_box(PATH)).finish(black_box(StatusCode::OK), None)
     });
 }
 
@@ -88,7 +89,7 @@ impl Families {
 
 fn crate_labels(criterion: &mut Criterion) {
     let families = Families::new();
-    on_one_thread_and_two(criterion, "red/crate_labels", || {
+    let request = || {
         let (method, route) = (black_box(Method::GET), families.table.resolve(black_box(PATH)));
         let in_progress = families.in_progress.with_label_values(&[method.as_str(), route]);
         in_progress.inc();
@@ -97,7 +98,8 @@ fn crate_labels(criterion: &mut Criterion) {
         families.requests.with_label_values(&[method.as_str(), route, status.as_str()]).inc();
         families.durations.with_label_values(&[method.as_str(), route]).observe(took.as_secs_f64());
         in_progress.dec();
-    });
+    };
+    on_one_thread_and_two(criterion, "red/crate_labels", || request);
 }
 
 struct Handles {
@@ -113,7 +115,7 @@ fn crate_handles(criterion: &mut Criterion) {
         durations: families.durations.with_label_values(&["GET", ROUTE]),
         in_progress: families.in_progress.with_label_values(&["GET", ROUTE]),
     };
-    on_one_thread_and_two(criterion, "red/crate_handles", || {
+    let request = || {
         black_box(families.table.resolve(black_box(PATH)));
         handles.in_progress.inc();
         let began = Instant::now();
@@ -121,29 +123,33 @@ fn crate_handles(criterion: &mut Criterion) {
         handles.requests.inc();
         handles.durations.observe(took.as_secs_f64());
         handles.in_progress.dec();
-    });
+    };
+    on_one_thread_and_two(criterion, "red/crate_handles", || request);
 }
 
-fn on_one_thread_and_two(criterion: &mut Criterion, name: &str, request: impl Fn() + Sync) {
+/// Measures what `prepare` gives, which each thread prepares for itself.
+fn on_one_thread_and_two<R: FnMut()>(criterion: &mut Criterion, name: &str, prepare: impl Fn() -> R + Sync) {
     let mut group = criterion.benchmark_group(name);
-    group.bench_function("one_thread", |bencher| bencher.iter(&request));
+    group.bench_function("one_thread", |bencher| bencher.iter(prepare()));
 
-    let (both, request) = (&Barrier::new(2), &request);
+    let (both, prepare) = (&Barrier::new(2), &prepare);
     thread::scope(|scope| {
         let (orders, ordered) = mpsc::channel();
         let (report, reports) = mpsc::channel();
         // One thread for all samples, as the workers of a runtime live long: what belongs to a thread is set up once.
         scope.spawn(move || {
+            let mut request = prepare();
             for requests in ordered {
                 both.wait();
-                report.send(timed(requests, request)).unwrap();
+                report.send(timed(requests, &mut request)).unwrap();
             }
         });
+        let mut request = prepare();
         group.bench_function("two_threads", |bencher| {
             bencher.iter_custom(|requests| {
                 orders.send(requests).unwrap();
                 both.wait();
-                let own = timed(requests, request);
+                let own = timed(requests, &mut request);
                 (own + reports.recv().unwrap()) / 2
             });
         });
@@ -152,7 +158,7 @@ fn on_one_thread_and_two(criterion: &mut Criterion, name: &str, request: impl Fn
     });
 }
 
-fn timed(requests: u64, request: impl Fn()) -> Duration {
+fn timed(requests: u64, mut request: impl FnMut()) -> Duration {
     let began = Instant::now();
     (0..requests).for_each(|_| request());
     began.elapsed()
@@ -161,21 +167,20 @@ fn timed(requests: u64, request: impl Fn()) -> Duration {
 fn wrapper(criterion: &mut Criterion) {
     let red = red();
     let bare = warp::any().map(|| "done");
-    let mut instrumented = warp::service(red.instrument(bare));
-    let mut bare = warp::service(bare);
+    let instrumented = red.instrument(bare);
     let request = || Request::builder().uri(PATH).body(String::new()).unwrap();
 
-    let mut group = criterion.benchmark_group("red/wrapper");
-    group.bench_function("bare", |bencher| {
-        bencher.iter_batched(request, |request| answer(bare.call(request)), BatchSize::SmallInput);
+    on_one_thread_and_two(criterion, "red/bare", || {
+        let mut service = warp::service(bare);
+        move || drop(answer(service.call(request())))
+    });
+    on_one_thread_and_two(criterion, "red/instrumented", || {
+        let mut service = warp::service(instrumented.clone());
+        move || drop(answer(service.call(request())))
     });
     let before = red.finished_requests();
-    group.bench_function("instrumented", |bencher| {
-        bencher.iter_batched(request, |request| answer(instrumented.call(request)), BatchSize::SmallInput);
-    });
-    // Not when a filter on the command line left it out.
-    let answered = instrumented.call(request()).now_or_never().expect("nothing is waited for").unwrap();
-    assert!(answered.headers().contains_key("x-request-id") && red.finished_requests() > before);
+    let answered = answer(warp::service(instrumented).call(request()));
+    assert!(answered.headers().contains_key("x-request-id") && red.finished_requests() == before + 1);
 }
 
 fn answer<E: std::fmt::Debug>(answer: impl Future<Output = Result<Response, E>>) -> Response {
