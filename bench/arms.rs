@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use crate::process::{Server, command, free_address, watched};
 use crate::wrk::Wrk;
 
-/// As `cargo build --release` makes it, but for features of dependencies that only tests ask for.
+/// As `cargo build --release` makes it, but for features of dependencies that only tests ask for; without these once
+/// [`Bench::build_plain`] was called.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_api-monitoring");
 
 /// What all sections work with.
@@ -64,6 +65,11 @@ impl Bench {
     /// Our service as it is shipped; log lines go nowhere, or there are none.
     pub fn ours(&self, name: &'static str, database: &Path, log: &str) -> Server {
         self.service(name, Path::new(BINARY), database, log)
+    }
+
+    /// Builds the binary anew, as users do. Cargo puts it where the other was.
+    pub fn build_plain(&self) {
+        build(&self.root, &["--bin", "api-monitoring"]);
     }
 
     /// Our service with its instrumentation off, and no log lines.
@@ -119,12 +125,16 @@ pub fn write_rows(file: &Path, rows: u64, head: &str, row: impl Fn(u64) -> Strin
 
 /// Our own two arms, from the sources that this program was built from. They lie beside it.
 fn build_examples(root: &Path) -> PathBuf {
+    build(root, &["--example", "uninstrumented", "--example", "series"]);
+    let program = std::env::current_exe().unwrap();
+    program.ancestors().nth(2).expect("cargo puts it into PROFILE/deps").join("examples")
+}
+
+fn build(root: &Path, what: &[&str]) {
     let mut build = Command::new(env!("CARGO"));
     build.current_dir(root).stdin(Stdio::null());
     // What build.rs found out stands in this process' environment; taken for a setting, it would have all built anew.
     build.env_remove("BUILD_REVISION").env_remove("BUILD_RUSTC");
-    build.args(["build", "--release", "--locked", "--quiet", "--example", "uninstrumented", "--example", "series"]);
-    assert!(build.status().unwrap().success(), "the examples uninstrumented and series can be built");
-    let program = std::env::current_exe().unwrap();
-    program.ancestors().nth(2).expect("cargo puts it into PROFILE/deps").join("examples")
+    build.args(["build", "--release", "--locked", "--quiet"]).args(what);
+    assert!(build.status().unwrap().success(), "cargo build --release {}", what.join(" "));
 }

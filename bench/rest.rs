@@ -1,4 +1,6 @@
 //! The service at rest: its binary, its start, its memory when nobody asks for anything.
+//!
+//! The last section: its binary is the one that users get, and takes the place of the one that the others measure.
 
 use crate::arms::{BINARY, Bench};
 use crate::report::{Goal, Report};
@@ -8,6 +10,7 @@ use crate::rounds::Spread;
 const STARTS: usize = 3;
 
 pub fn run(bench: &Bench, report: &mut Report) {
+    bench.build_plain();
     let database = bench.database("rest", 1000);
     let (mut took, mut memory) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds * STARTS {
