@@ -103,9 +103,9 @@ operations! {
     ERROR = Error: GET "/api/error", TEST, INTERNAL_SERVER_ERROR, &[HANDLER, LIMITED, &[Simulated]], error,
         "Always fail";
     UPDATE = Update: GET "/update", LEGACY, OK, &[HANDLER, LIMITED, QUERY], update,
-        "Set app_active_users";
+        "Set the legacy gauge of active users";
     CPU = Cpu: GET "/cpu", LEGACY, OK, &[HANDLER, LIMITED, QUERY], cpu,
-        "Set app_cpu_usage_percent";
+        "Set the legacy gauge of the CPU usage, in percent";
     OPENAPI = Openapi: GET "/openapi.json", DOCUMENTATION, OK, &[HANDLER, LIMITED], openapi_json,
         "This description";
     DOCS = Docs: GET "/docs", DOCUMENTATION, OK, &[HANDLER, LIMITED], docs,

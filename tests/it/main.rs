@@ -20,5 +20,6 @@ mod metrics_reference;
 mod own_metrics;
 mod pushing;
 mod readme;
+mod source;
 mod support;
 mod tls;
