@@ -370,6 +370,11 @@ fn of_all_files(files: &Files, compose: &Value) -> Vec<String> {
                 if service["profiles"].is_null() {
                     kept.insert(source.to_owned());
                 }
+                match (mount.ends_with(":ro"), is_of(name, source)) {
+                    (false, false) => found.push(format!("{name} mounts {source} writable, which is not its own")),
+                    (true, true) => found.push(format!("{name} cannot write {source}, which is its own")),
+                    _ => {}
+                }
             }
         }
     }
@@ -386,6 +391,11 @@ fn of_all_files(files: &Files, compose: &Value) -> Vec<String> {
         }
     }
     found
+}
+
+/// The service keeps something of its own on the volume.
+fn is_of(service: &str, volume: &str) -> bool {
+    PLACES.iter().any(|(owner, _, place)| *owner == service && place.split('/').next() == Some(volume))
 }
 
 /// What of a volume or of the project is at a path in a container, if anything is mounted there.
@@ -592,9 +602,16 @@ fn every_deviation_is_found() {
         (COMPOSE, "  job_spool:\n", "", "volume job_spool is declared and not used, or"),
         (
             COMPOSE,
-            "      - job_spool:/spool\n    environment:\n      API_LISTEN",
+            "      - job_spool:/spool:ro\n    environment:\n      API_LISTEN",
             "    environment:\n      API_LISTEN",
             "job_spool belongs to a profile alone",
+        ),
+        (COMPOSE, "job_spool:/spool:ro", "job_spool:/spool", "api mounts job_spool writable, which is not its own"),
+        (
+            COMPOSE,
+            "      - job_spool:/spool\n    depends_on",
+            "      - job_spool:/spool:ro\n    depends_on",
+            "job cannot write job_spool, which is its own",
         ),
         (
             COMPOSE,
