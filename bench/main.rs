@@ -4,7 +4,8 @@
 //! cargo bench --bench programs                    all sections, some minutes
 //! cargo bench --bench programs -- users scrapes   these
 //! cargo bench --bench programs -- --quick         one short round of each, to see that all works
-//! cargo bench --bench programs -- --record        all, and the results into docs/benchmarks.md
+//! cargo bench --bench programs -- --record        all, and the results into docs/benchmarks.md and the sentences that
+//!                                                 repeat them
 //! ```
 //!
 //! The arms are measured in turn, A B C, A B C, …; ratios are taken round by round. On a machine that others share, the
@@ -17,6 +18,10 @@
 mod rounds;
 
 mod report;
+
+mod recorded;
+
+mod quotes;
 
 mod machine;
 
@@ -65,7 +70,9 @@ const SECTIONS: [(&str, Section); 8] = [
 ];
 
 fn main() {
-    for check in [rounds::check, report::check, machine::check, wrk::check, scrapes::check] {
+    for check in
+        [rounds::check, report::check, recorded::check, quotes::check, machine::check, wrk::check, scrapes::check]
+    {
         check();
     }
     // Cargo adds `--bench`.
@@ -86,6 +93,7 @@ fn main() {
     if record {
         // Now, rather than after minutes of measuring.
         recorded("");
+        quotes::find(&bench.root).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
     let mut report = Report::default();
     let began = Instant::now();
@@ -109,5 +117,6 @@ fn main() {
     std::fs::write(bench.root.join("target/bench/results.md"), &results).unwrap();
     if record {
         std::fs::write(&document, recorded(&results)).unwrap();
+        quotes::renew(&bench.root).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::recorded::MARKS;
 use crate::rounds::Spread;
 
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +30,6 @@ impl Goal {
         }
     }
 }
-
-/// Where the results stand in docs/benchmarks.md.
-const MARKS: [&str; 2] = ["<!-- results -->\n", "<!-- /results -->"];
 
 #[derive(Default)]
 pub struct Report {

@@ -67,7 +67,7 @@ impl Docs {
     }
 }
 
-/// A file of Swagger UI. Those of any size are compressed in the binary, which is 3 MB smaller for it.
+/// A file of Swagger UI. Those of any size are compressed in the binary, which is smaller for it.
 struct File {
     bytes: Bytes,
     is_gzip: bool,

@@ -171,8 +171,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 /// The whole service: an answer for every operation of [`surface::OPERATIONS`], and for everything else.
 ///
 /// One filter takes a request apart, and `handle` picks its handler. A filter for each operation, joined by `or`, reads
-/// as well, but warp clones and polls its way through all that stand before the right one: a tenth of the time of a
-/// whole request here.
+/// as well, but warp clones and polls its way through all that stand before the right one.
 #[must_use]
 pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     warp::method().and(warp::path::full()).and(query()).and(warp::header::headers_cloned()).and(body()).then(

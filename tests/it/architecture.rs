@@ -30,7 +30,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "main",
         &[
-            "api", "causes", "cli", "config", "healthcheck", "import", "job", "load", "logs", "server", "signals", "words",
+            "api",
+            "causes",
+            "cli",
+            "config",
+            "healthcheck",
+            "import",
+            "job",
+            "load",
+            "logs",
+            "server",
+            "signals",
+            "words",
         ],
     ),
 ];
@@ -78,7 +89,11 @@ fn a_forbidden_import_is_found_however_it_is_written() {
     let cases = [
         ("push/client.rs", "use crate::{\n    server,\n};", "push/client.rs names server, and push may"),
         ("push/client.rs", "use super::super::server::serve;", "push/client.rs names server::serve, and push may"),
-        ("users.rs", "mod rules { fn f() { super::super::api::routes() } }", "users.rs names api::routes, and users may"),
+        (
+            "users.rs",
+            "mod rules { fn f() { super::super::api::routes() } }",
+            "users.rs names api::routes, and users may",
+        ),
         ("store/mod.rs", "tracing::info!(x = crate::config::X);", "store/mod.rs names config::X, and store may"),
         ("cli.rs", "use crate::{self as root};", "cli.rs names the root"),
         ("cli.rs", "use super::*;", "cli.rs names the root"),
@@ -117,7 +132,8 @@ fn spelled(source: &Source, metrics: &BTreeSet<String>) -> Vec<String> {
 
 #[test]
 fn metric_names_are_spelled_in_one_file_only() {
-    let (defined, others): (Vec<_>, Vec<_>) = Source::all().into_iter().partition(|source| source.path.ends_with(NAMES));
+    let (defined, others): (Vec<_>, Vec<_>) =
+        Source::all().into_iter().partition(|source| source.path.ends_with(NAMES));
     let metrics = metrics(&defined[0]);
     for known in [names::HTTP_REQUESTS_TOTAL, names::API_USERS, names::BATCH_JOB_RUNNING, names::APP_REQUESTS_TOTAL] {
         assert!(metrics.contains(known.name), "{} is not among {metrics:?}", known.name);

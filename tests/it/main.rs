@@ -10,6 +10,7 @@ mod contract;
 mod durability;
 mod examples;
 mod exposition;
+mod figures;
 mod gateway;
 mod import;
 mod job;

@@ -1,8 +1,8 @@
 //! Users by id, read in groups.
 //!
-//! A statement goes to its connection's thread and back, which costs ten times what it does there. So lookups go through
-//! one task: whatever waits when a connection is free becomes one statement on it. With 32 clients, a request takes two
-//! thirds of the CPU time that it took with a statement of its own; all connections still read at once from a slow disk.
+//! A statement goes to its connection's thread and back, which costs far more than what it does there. So lookups go
+//! through one task: whatever waits when a connection is free becomes one statement on it and shares that cost. All
+//! connections still read at once from a slow disk.
 
 use std::collections::BTreeMap;
 use std::iter;

@@ -5,7 +5,7 @@
 //! Readers have connections of their own and never wait for it (WAL).
 //!
 //! Users that were read lately are kept in memory ([`Recent`]): a read through a connection goes to its thread and back,
-//! which takes three times as long as everything else about a request. Others are read in groups ([`Lookups`]). The
+//! which takes longer than everything else about a request. Others are read in groups ([`Lookups`]). The
 //! writer keeps the memory true: it holds a user's place from before the change until it is committed, and forgets
 //! everything once another program has written.
 
