@@ -32,6 +32,10 @@ pub(super) fn explain_open(url: &DatabaseUrl, error: sqlx::Error) -> OpenError {
     }
 }
 
+pub(super) fn unreadable(url: &DatabaseUrl, cause: impl std::error::Error + Send + Sync + 'static) -> OpenError {
+    OpenError::Unreadable { database: url.clone(), source: Arc::new(cause) }
+}
+
 pub(super) fn explain_migration(url: &DatabaseUrl, error: MigrateError) -> OpenError {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => explain_open(url, error),

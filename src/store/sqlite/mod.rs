@@ -8,8 +8,12 @@
 //! which takes three times as long as everything else about a request. Others are read in groups ([`Lookups`]). The
 //! writer keeps the memory true: it holds a user's place from before the change until it is committed, and forgets
 //! everything once another program has written.
+//!
+//! A database whose file was taken away under it ([`Files`]) is neither read nor written: what it would show or take is
+//! gone with the process.
 
 mod errors;
+mod files;
 mod lookups;
 mod open;
 mod recent;
@@ -24,9 +28,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Committed, DatabaseUrl, ImportBatch, OnCommit, OpenError, StoreError};
 use crate::users::{Email, NewUser, User, UserChange, UserId, UserName};
-use errors::{closed, explain, explain_open};
+use errors::{closed, explain, explain_open, unreadable};
+use files::Files;
 use lookups::Lookups;
-use open::{BUSY_TIMEOUT, connect_options, prepare_patiently};
+use open::{BUSY_TIMEOUT, Prepared, connect_options, prepare_patiently};
 use recent::Recent;
 use writer::{Change, Command, Writer};
 
@@ -40,6 +45,7 @@ const QUEUE: usize = 1024;
 pub(super) struct SqliteStore {
     recent: Recent,
     lookups: Lookups,
+    files: Files,
     readers: SqlitePool,
     writer: mpsc::Sender<Command>,
 }
@@ -49,7 +55,7 @@ type Row = (i64, String, String);
 impl SqliteStore {
     pub(super) async fn open(url: &DatabaseUrl, on_commit: OnCommit) -> Result<Self, OpenError> {
         let options = connect_options(url)?;
-        let (writer, version, users) = prepare_patiently(url, &options).await?;
+        let Prepared { writer, version, users, files } = prepare_patiently(url, &options).await?;
         on_commit(Committed { created: 0, deleted: 0, users });
 
         let readers = SqlitePoolOptions::new()
@@ -66,13 +72,21 @@ impl SqliteStore {
             .connect_with(options.create_if_missing(false))
             .await
             .map_err(|error| explain_open(url, error))?;
+        // The readers opened what the writer did.
+        files.look().await.map_err(|lost| unreadable(url, lost))?;
         let (sender, commands) = mpsc::channel(QUEUE);
         let recent = Recent::default();
-        let version = Some(version);
-        let look_failed = false;
-        let writer = Writer { connection: writer, users, version, look_failed, recent: recent.clone(), on_commit };
+        let writer = Writer {
+            connection: writer,
+            users,
+            version: Some(version),
+            look_failed: false,
+            recent: recent.clone(),
+            files: files.clone(),
+            on_commit,
+        };
         tokio::spawn(writer.run(commands));
-        Ok(Self { recent, lookups: Lookups::through(readers.clone()), readers, writer: sender })
+        Ok(Self { recent, lookups: Lookups::through(readers.clone()), files, readers, writer: sender })
     }
 
     pub(super) async fn create(&self, user: NewUser) -> Result<User, StoreError> {
@@ -98,6 +112,7 @@ impl SqliteStore {
     }
 
     pub(super) async fn user(&self, id: UserId) -> Result<Option<Arc<User>>, StoreError> {
+        self.files.present()?;
         let place = match self.recent.get(id) {
             Ok(user) => return Ok(Some(user)),
             Err(place) => place,
@@ -111,6 +126,7 @@ impl SqliteStore {
     }
 
     pub(super) async fn page(&self, after: i64, limit: u32) -> Result<Vec<User>, StoreError> {
+        self.files.present()?;
         let rows: Vec<Row> = sqlx::query_as("SELECT id, name, email FROM users WHERE id > ? ORDER BY id LIMIT ?")
             .bind(after)
             .bind(limit)
@@ -121,6 +137,7 @@ impl SqliteStore {
     }
 
     pub(super) async fn import_progress(&self, key: &str) -> Result<u64, StoreError> {
+        self.files.present()?;
         let rows: Option<i64> = sqlx::query_scalar("SELECT rows FROM imports WHERE key = ?")
             .bind(key)
             .fetch_optional(&self.readers)
@@ -140,6 +157,7 @@ impl SqliteStore {
         if self.writer.is_closed() || self.lookups.is_closed() {
             return Err(closed());
         }
+        self.files.present()?;
         sqlx::query("SELECT users FROM user_count").execute(&self.readers).await.map(drop).map_err(explain)
     }
 

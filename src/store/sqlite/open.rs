@@ -8,7 +8,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 use tokio::time::Instant;
 
-use super::errors::{explain_migration, explain_open};
+use super::errors::{explain_migration, explain_open, unreadable};
+use super::files::{Files, Identity};
 use super::{count, data_version, execute};
 use crate::store::{DatabaseUrl, OpenError, Target};
 
@@ -16,15 +17,31 @@ use crate::store::{DatabaseUrl, OpenError, Target};
 /// so that a client whose write is the first to wait learns the reason.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the write-ahead log may keep of the disk once its content is in the database file: about twice what it takes
+/// under ordinary writes (SQLite moves 1,000 pages at a time), so that only what a burst left is given back.
+pub(super) const LOG_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Pause before a start tries again to prepare a database that another process holds.
 const PREPARE_AGAIN: Duration = Duration::from_millis(20);
+
+/// A database with the current schema.
+pub(super) struct Prepared {
+    /// The writer's connection.
+    pub(super) writer: SqliteConnection,
+    /// Its data version.
+    pub(super) version: i64,
+    /// How many users there are.
+    pub(super) users: i64,
+    /// Where it is.
+    pub(super) files: Files,
+}
 
 /// Prepares, and tries again while another process is preparing the same file: some of the locks that this takes do not
 /// wait (SQLite's documentation of `SQLITE_BUSY`).
 pub(super) async fn prepare_patiently(
     url: &DatabaseUrl,
     options: &SqliteConnectOptions,
-) -> Result<(SqliteConnection, i64, i64), OpenError> {
+) -> Result<Prepared, OpenError> {
     let patience = Instant::now() + BUSY_TIMEOUT;
     loop {
         match prepare(url, options).await {
@@ -34,14 +51,18 @@ pub(super) async fn prepare_patiently(
     }
 }
 
-/// The writer's connection to a database with the current schema, its data version, and the number of users in it.
-async fn prepare(url: &DatabaseUrl, options: &SqliteConnectOptions) -> Result<(SqliteConnection, i64, i64), OpenError> {
+async fn prepare(url: &DatabaseUrl, options: &SqliteConnectOptions) -> Result<Prepared, OpenError> {
     let explain = |error| explain_open(url, error);
+    let path = match &url.0 {
+        Target::SqliteFile(path) => Some(path),
+        Target::SqliteMemory => None,
+    };
+    let before = path.and_then(|path| Identity::at(path));
     let mut writer = options.connect().await.map_err(explain)?;
     if is_foreign(&mut writer).await.map_err(explain)? {
         return Err(OpenError::Foreign { database: url.clone() });
     }
-    if matches!(url.0, Target::SqliteFile(_)) {
+    if path.is_some() {
         // Kept in the file from now on, so that readers need not ask for it.
         execute(&mut writer, "PRAGMA journal_mode = WAL").await.map_err(explain)?;
     }
@@ -54,7 +75,11 @@ async fn prepare(url: &DatabaseUrl, options: &SqliteConnectOptions) -> Result<(S
     // In this order: what is written in between shows as a change of the version.
     let version = data_version(&mut writer).await.map_err(explain)?;
     let users = count(&mut writer).await.map_err(explain)?;
-    Ok((writer, version, users))
+    let files = match path {
+        Some(path) => Files::opened(path, before).map_err(|lost| unreadable(url, lost))?,
+        None => Files::default(),
+    };
+    Ok(Prepared { writer, version, users, files })
 }
 
 /// Whether the database belongs to another program: it has tables, and none of ours. Reads only.
@@ -78,6 +103,7 @@ pub(super) fn connect_options(url: &DatabaseUrl) -> Result<SqliteConnectOptions,
         // FULL flushes the log at each commit: NORMAL could lose acknowledged writes with the power (SQLite's
         // "PRAGMA synchronous").
         .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", LOG_BYTES.to_string())
         .busy_timeout(BUSY_TIMEOUT)
         .thread_name(|id| format!("users-db-{id}"))
         .disable_statement_logging())

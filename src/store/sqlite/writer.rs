@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::errors::explain;
+use super::files::{Files, Lost};
 use super::recent::Recent;
 use super::{Row, count, data_version, execute, user};
 use crate::store::{Committed, ImportBatch, ImportProgress, OnCommit, StoreError};
@@ -44,13 +45,33 @@ pub(super) struct Writer {
     /// So that a fault that lasts is said once.
     pub(super) look_failed: bool,
     pub(super) recent: Recent,
+    pub(super) files: Files,
     pub(super) on_commit: OnCommit,
 }
 
 type Waiting = (Change, oneshot::Sender<Result<Option<User>, StoreError>>);
 
 impl Writer {
+    /// Writes until it is told to close, or nobody is left who could tell it anything.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let files = self.files.clone();
+        let closing = tokio::select! {
+            closing = self.serve(&mut commands) => closing,
+            // Beside the writes: one that waits for another program's lock must not hold this up.
+            never = files.watch() => match never {},
+        };
+        // SQLite removes files of its own when it closes.
+        files.release().await;
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(cause = %error, "the database did not close cleanly; it recovers at the next start");
+        }
+        for reply in closing {
+            let _ = reply.send(());
+        }
+    }
+
+    /// Gives those who wait for the end.
+    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Vec<oneshot::Sender<()>> {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = Vec::with_capacity(GROUP);
@@ -60,7 +81,7 @@ impl Writer {
                 biased;
                 // First, or it would never have its turn while there is always something to write.
                 _ = look.tick() => self.look().await,
-                received = commands.recv_many(&mut waiting, GROUP) => if received == 0 { break },
+                received = commands.recv_many(&mut waiting, GROUP) => if received == 0 { return closing },
             }
             let mut group = Vec::with_capacity(waiting.len());
             let mut imports = Vec::new();
@@ -80,15 +101,9 @@ impl Writer {
             }
             self.write(group).await;
             for (batch, reply) in imports {
-                let imported = self.import(&batch).await.map_err(explain);
+                let imported = self.import(&batch).await;
                 let _ = reply.send(imported);
             }
-        }
-        if let Err(error) = self.connection.close().await {
-            tracing::warn!(cause = %error, "the database did not close cleanly; it recovers at the next start");
-        }
-        for reply in closing {
-            let _ = reply.send(());
         }
     }
 
@@ -99,7 +114,7 @@ impl Writer {
         // Readers go to the database meanwhile: each of them sees a change once it is committed, and none sees it undone.
         let recent = self.recent.clone();
         let held: Vec<_> = changed(&group).into_iter().map(|id| recent.hold(id)).collect();
-        let outcome = commit(&mut self.connection, &group).await;
+        let outcome = self.commit(&group).await;
         drop(held);
         match outcome {
             Ok((outcomes, committed)) => {
@@ -114,10 +129,10 @@ impl Writer {
                     Box::pin(self.write(vec![waiting])).await;
                 }
             }
-            Err(NotCommitted::Change(error) | NotCommitted::Transaction(error)) => {
+            Err(error) => {
                 // A commit that failed may have reached the disk.
                 self.version = None;
-                let error = explain(error);
+                let error = StoreError::from(error);
                 for (_, reply) in group {
                     let _ = reply.send(Err(error.clone()));
                 }
@@ -125,22 +140,34 @@ impl Writer {
         }
     }
 
+    /// Commits a group. What was committed into files that are gone counts as not committed.
+    async fn commit(&mut self, group: &[Waiting]) -> Result<(Vec<Option<User>>, Committed), NotCommitted> {
+        self.files.present()?;
+        let made = commit(&mut self.connection, group).await?;
+        // After the commit, so that whoever is answered finds the file with the change in its place at that moment.
+        self.files.look().await?;
+        Ok(made)
+    }
+
     /// Makes all of a batch in one transaction, or none of it.
-    async fn import(&mut self, batch: &ImportBatch) -> Result<bool, sqlx::Error> {
-        execute(&mut self.connection, "BEGIN IMMEDIATE").await?;
+    async fn import(&mut self, batch: &ImportBatch) -> Result<bool, StoreError> {
+        self.files.present()?;
+        execute(&mut self.connection, "BEGIN IMMEDIATE").await.map_err(explain)?;
         let made = match import(&mut self.connection, batch).await {
             Ok(Some(committed)) => execute(&mut self.connection, "COMMIT").await.map(|()| Some(committed)),
             other => other,
         };
         match made {
             Ok(Some(committed)) => {
+                // As in `commit`.
+                self.files.look().await.inspect_err(|_| self.version = None)?;
                 self.tell(committed);
                 Ok(true)
             }
             made => {
                 // Fails where SQLite has rolled back already.
                 let _ = execute(&mut self.connection, "ROLLBACK").await;
-                made.map(|_| false)
+                made.map(|_| false).map_err(explain)
             }
         }
     }
@@ -192,6 +219,23 @@ enum NotCommitted {
     Change(sqlx::Error),
     /// The transaction could not be begun or ended.
     Transaction(sqlx::Error),
+    /// The files into which it was, or would have been, committed are gone.
+    Lost(Lost),
+}
+
+impl From<Lost> for NotCommitted {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
+impl From<NotCommitted> for StoreError {
+    fn from(error: NotCommitted) -> Self {
+        match error {
+            NotCommitted::Change(error) | NotCommitted::Transaction(error) => explain(error),
+            NotCommitted::Lost(lost) => lost.into(),
+        }
+    }
 }
 
 /// Makes all changes of a group in one transaction, or none.
