@@ -17,6 +17,7 @@ mod job;
 mod lifecycle;
 mod load;
 mod logs;
+mod lost_files;
 mod metrics_reference;
 mod own_metrics;
 mod pushing;

@@ -10,7 +10,9 @@ use std::iter;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Row, StoreError, closed, explain, user};
+use super::errors::{closed, explain};
+use super::{Row, user};
+use crate::store::StoreError;
 use crate::users::{User, UserId};
 
 /// Lookups that may wait. Those beyond wait to be let in.
