@@ -33,7 +33,7 @@ fn the_commands_of_the_readme_exist() {
 #[test]
 fn the_settings_of_the_readme_are_those_of_the_command_line() {
     let readme = readme();
-    const COMMANDS: [&str; 5] = ["serve", "job", "import", "load", "healthcheck"];
+    const COMMANDS: [&str; 6] = ["serve", "job", "import", "backup", "load", "healthcheck"];
     for command in COMMANDS {
         let help = std::process::Command::new(crate::support::BINARY).args([command, "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
