@@ -34,6 +34,8 @@ pub enum Command {
     Job(JobArgs),
     /// Import users from CSV or JSON lines, as a monitored batch job
     Import(ImportArgs),
+    /// Copy the whole store into a new file, while the service runs or not
+    Backup(BackupArgs),
     /// Send known, mixed traffic to a running API, and report exactly what was sent and answered
     Load(LoadArgs),
     /// Exit 0 when the API answers that it is healthy, 1 when it does not
@@ -250,6 +252,22 @@ pub struct ImportArgs {
     pub delivery: DeliveryArgs,
 }
 
+/// Raw settings of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The file to write, which must not be there yet
+    #[arg(value_name = "FILE")]
+    pub file: OsString,
+
+    /// Where the users are kept: sqlite://PATH [default: sqlite://data/users.db]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// A file that holds the database URL, for URLs with a password
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<String>,
+}
+
 const SECRETS: &str = "\
 Secrets for the gateway are taken from the environment, PUSHGATEWAY_PASSWORD or PUSHGATEWAY_BEARER_TOKEN, or from files, \
 never from arguments.";
@@ -340,6 +358,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
                 prefer_flag(matches, &mut args.database_url, &mut args.database_url_file);
                 complete_delivery(&mut args.delivery, matches);
             }
+            Command::Backup(args) => prefer_flag(matches, &mut args.database_url, &mut args.database_url_file),
             Command::Load(_) | Command::Healthcheck(_) | Command::Openapi => {}
         }
     }

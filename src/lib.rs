@@ -37,6 +37,7 @@
 //! - [`server`]: assembly, connections, and the order in which the service ends.
 //! - [`job`]: any command as a monitored batch job, its exit code its own.
 //! - [`import`]: users from CSV or JSON lines, each once, as a batch job.
+//! - [`backup`]: a whole copy of the users, while the service runs.
 //! - [`load`]: known traffic to a running API, and an exact report.
 //! - [`healthcheck`]: one question to a running API.
 //! - [`cli`], [`config`]: raw arguments, then checked settings.
@@ -58,6 +59,8 @@ pub mod server;
 pub mod job;
 
 pub mod import;
+
+pub mod backup;
 
 pub mod load;
 

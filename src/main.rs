@@ -7,11 +7,11 @@ use std::time::SystemTime;
 use anyhow::Context;
 use api_monitoring::cli::{self, Command};
 use api_monitoring::config::{
-    ConfigError, HealthcheckConfig, ImportConfig, JobCall, LoadConfig, LogConfig, ServeConfig,
+    BackupConfig, ConfigError, HealthcheckConfig, ImportConfig, JobCall, LoadConfig, LogConfig, ServeConfig,
 };
 use api_monitoring::signals::{SecondSignal, Signals, Stop};
 use api_monitoring::words::say;
-use api_monitoring::{api, causes, healthcheck, import, job, load, logs, server};
+use api_monitoring::{api, backup, causes, healthcheck, import, job, load, logs, server};
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -43,6 +43,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve(ServeConfig::try_from(&args)?, LogConfig::try_from(&args)?)?,
         Command::Job(args) => return job(args.try_into()?),
         Command::Import(args) => return import(args.try_into()?),
+        Command::Backup(args) => return backup(args.try_into()?),
         Command::Load(args) => load(args.try_into()?)?,
         Command::Healthcheck(args) => {
             let config = HealthcheckConfig::try_from(args)?;
@@ -93,6 +94,15 @@ fn import(config: ImportConfig) -> anyhow::Result<ExitCode> {
     let mut code = 0;
     until_done_or_signalled(async |stop| {
         code = Box::pin(import::run(config, stop, CLOCK)).await;
+        Ok(())
+    })?;
+    Ok(ExitCode::from(code))
+}
+
+fn backup(config: BackupConfig) -> anyhow::Result<ExitCode> {
+    let mut code = 0;
+    until_done_or_signalled(async |stop| {
+        code = backup::run(config, stop).await?;
         Ok(())
     })?;
     Ok(ExitCode::from(code))

@@ -2,6 +2,7 @@
 //!
 //! A wrong setting is one sentence that names the setting, its value and what is accepted.
 
+mod backup;
 mod batch;
 mod push;
 
@@ -20,6 +21,7 @@ use crate::cli::{HealthcheckArgs, LoadArgs, ServeArgs};
 use crate::store::DatabaseUrl;
 
 pub use crate::cli::METRICS_FILE_MARK;
+pub use backup::BackupConfig;
 pub use batch::{ImportConfig, ImportFormat, ImportSource, JobCall, JobCommand, JobConfig};
 pub use push::{DeliveryConfig, FlushConfig, PushConfig, ReportConfig};
 

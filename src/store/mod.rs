@@ -4,11 +4,14 @@
 //! a listing holds one page in memory. It refuses to know HTTP or metrics: it tells its owner what was committed
 //! through a callback.
 
+mod backup;
 mod sqlite;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+
+pub use backup::{Backup, BackupError, back_up};
 
 use crate::users::{NewUser, User, UserChange, UserId};
 use sqlite::SqliteStore;

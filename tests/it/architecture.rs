@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("server", &["api", "causes", "config", "metrics", "push", "store"]),
     ("job", &["causes", "config", "metrics", "push", "signals", "words"]),
     ("import", &["causes", "config", "job", "metrics", "signals", "store", "users", "words"]),
+    ("backup", &["causes", "config", "signals", "store", "words"]),
     ("load", &["api", "config", "metrics", "signals"]),
     ("lib", &[]),
     (

@@ -90,6 +90,7 @@ async fn help_names_every_setting_with_its_environment_variable() {
         ("--database-url-file", "DATABASE_URL_FILE"),
         ("--push-job", "PUSH_JOB"),
     ];
+    let backup = [("--database-url", "DATABASE_URL"), ("--database-url-file", "DATABASE_URL_FILE")];
     let load = [
         ("--target", "LOAD_TARGET"),
         ("--rate", "LOAD_RATE"),
@@ -103,6 +104,7 @@ async fn help_names_every_setting_with_its_environment_variable() {
         ("serve", [&serve[..], &gateway].concat()),
         ("job", [&job[..], &gateway, &delivery].concat()),
         ("import", [&import[..], &gateway, &delivery].concat()),
+        ("backup", backup.to_vec()),
         ("load", load.to_vec()),
         ("healthcheck", healthcheck.to_vec()),
         ("openapi", vec![]),
@@ -156,7 +158,7 @@ async fn the_programs_help_lists_its_commands_and_exit_codes() {
 
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""), "{flag}");
         let first_words: Vec<&str> = help.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect();
-        for command in ["serve", "job", "import", "load", "healthcheck", "openapi"] {
+        for command in ["serve", "job", "import", "backup", "load", "healthcheck", "openapi"] {
             assert!(first_words.contains(&command), "{flag}: no {command} in {}", help.stdout);
         }
         assert!(help.stdout.contains("Exit codes: 0 "), "{flag}: {}", help.stdout);

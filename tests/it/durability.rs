@@ -17,6 +17,8 @@ use tokio::net::TcpSocket;
 
 use crate::support::{BINARY, Process, Server, client, encode, eventually, in_time};
 
+const MIB: u64 = 1024 * 1024;
+
 const EMAIL: &str = "john%40example.com";
 
 /// A listing, with as much of it as the tests look at.
@@ -219,6 +221,26 @@ async fn writes_fail_while_the_disk_is_full_and_work_again_when_there_is_room() 
     assert_eq!(again, 201);
     let listing: Value = client.get(&users).send().await.unwrap().json().await.unwrap();
     assert_eq!(listing["count"], acknowledged + 1, "what was acknowledged, and nothing else");
+}
+
+#[tokio::test]
+async fn after_a_burst_the_log_gives_its_disk_space_back() {
+    let server = Server::start().await;
+    let size = || std::fs::metadata(server.folder.path().join("data/users.db-wal")).unwrap().len();
+    let mut database = server.database().await;
+    let burst = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100000) \
+                 INSERT INTO users (name, email) SELECT printf('%0200d', n), 'john@example.com' FROM numbers";
+    sqlx::raw_sql(burst).execute(&mut database).await.unwrap();
+    let largest = size();
+    assert!(largest > 20 * MIB, "{largest} bytes are no burst");
+
+    eventually("a smaller log", async || {
+        server.create("John").await;
+        (size() <= 8 * MIB).then_some(())
+    })
+    .await;
+
+    assert_eq!(count(&server).await, Listing::of(&server).await.count);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod api;
 mod architecture;
+mod backup;
 mod bad_input;
 mod cli;
 mod contract;

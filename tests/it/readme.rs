@@ -133,7 +133,7 @@ fn help(command: &[&str]) -> String {
 fn the_settings_of_the_readme_are_those_of_the_command_line() {
     let readme = readme();
     let commands = commands();
-    for known in ["serve", "job", "import", "load", "healthcheck", "openapi"] {
+    for known in ["serve", "job", "import", "backup", "load", "healthcheck", "openapi"] {
         assert!(commands.iter().any(|command| command == known), "{known} is not among {commands:?}");
     }
     let mut rows_seen = 0;

@@ -180,7 +180,7 @@ fn look_at(file: &Path, advice: &'static str) -> Result<Metadata, Lost> {
 }
 
 /// The path of a file that SQLite keeps beside a database.
-pub(super) fn with_suffix(database: &Path, suffix: &str) -> PathBuf {
+pub(in crate::store) fn with_suffix(database: &Path, suffix: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(suffix);
     path.into()

@@ -12,6 +12,7 @@
 //! A database whose file was taken away under it ([`Files`]) is neither read nor written: what it would show or take is
 //! gone with the process.
 
+mod copy;
 mod errors;
 mod files;
 mod lookups;
@@ -28,6 +29,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Committed, DatabaseUrl, ImportBatch, OnCommit, OpenError, StoreError};
 use crate::users::{Email, NewUser, User, UserChange, UserId, UserName};
+pub(super) use copy::{CopyError, copy};
+pub(super) use files::with_suffix;
+
 use errors::{closed, explain, explain_open, unreadable};
 use files::Files;
 use lookups::Lookups;
