@@ -1,0 +1,333 @@
+//! The rows of a source, a chunk at a time.
+
+use std::io::{Chain, Cursor, Read};
+
+use serde::Serialize;
+
+use super::csv::{self, Csv};
+use super::head::{BYTE_ORDER_MARK, Head};
+use super::json;
+use super::lines::{LINE_MAX, Line, Lines};
+use super::row::{Row, cut};
+use super::source::{Source, SourceError};
+use crate::config::ImportFormat;
+use crate::users::NewUser;
+
+/// Rows in one transaction: enough that its cost is shared by many, few enough that a service on the same database waits
+/// for well under a second.
+pub(super) const CHUNK_ROWS: u64 = 5_000;
+
+/// Rejected rows are kept until their chunk is done; when they take more than this, it is done.
+const REJECTED_MAX: usize = 4 * 1024 * 1024;
+
+/// Some rows, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    /// How many rows of the source this is, empty ones included.
+    pub(super) rows: u64,
+    pub(super) users: Vec<NewUser>,
+    pub(super) rejected: Vec<Rejected>,
+    /// Rows before these that were left out, without the empty ones.
+    pub(super) skipped: u64,
+    /// How many bytes of the source are read.
+    pub(super) bytes: u64,
+}
+
+/// A row that makes no user. Serialised, it is a line of the rejects file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rejected {
+    /// Its line, from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The row; what of it is not UTF-8 is replaced, and of a line that is too long there is only the beginning.
+    pub row: String,
+}
+
+/// Reads a source to its end in chunks, leaving out the first `skip` rows. Blocks; ends early when `take` wants no more.
+/// What comes before an error is taken, too.
+pub(super) fn read(
+    source: Source,
+    skip: u64,
+    max_errors: u64,
+    mut take: impl FnMut(Chunk) -> bool,
+) -> Result<(), SourceError> {
+    let mut rows = Rows::begin(source)?;
+    let mut chunk = Chunk::default();
+    let (mut left_out, mut rejected, mut weight) = (0, 0, 0);
+    let ended = loop {
+        let (line, row) = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
+        if left_out < skip {
+            left_out += 1;
+            chunk.skipped += u64::from(row != Row::Empty);
+            continue;
+        }
+        match row {
+            Row::User(user) => chunk.users.push(user),
+            Row::Empty => {}
+            Row::Rejected(reason) if rejected == max_errors => {
+                break Err(SourceError::TooMany { name: rows.name.clone(), allowed: max_errors, line, reason });
+            }
+            Row::Rejected(reason) => {
+                let row = rows.shown();
+                rejected += 1;
+                weight += row.len();
+                chunk.rejected.push(Rejected { line, reason, row });
+            }
+        }
+        chunk.rows += 1;
+        if chunk.rows == CHUNK_ROWS || weight > REJECTED_MAX {
+            weight = 0;
+            let done = Chunk { bytes: rows.lines.bytes, ..std::mem::take(&mut chunk) };
+            if !take(done) {
+                return Ok(());
+            }
+        }
+    };
+    if chunk.rows > 0 || chunk.skipped > 0 {
+        take(Chunk { bytes: rows.lines.bytes, ..chunk });
+    }
+    ended
+}
+
+/// Reads the rows of a source one after the other.
+struct Rows {
+    name: String,
+    lines: SourceLines,
+    form: Form,
+}
+
+/// The lines of a source whose beginning was read before.
+type SourceLines = Lines<Chain<Cursor<Vec<u8>>, Box<dyn Read + Send>>>;
+
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Csv(Csv),
+    JsonLines,
+}
+
+impl Rows {
+    /// Finds out the form, and reads a CSV file's header.
+    fn begin(source: Source) -> Result<Self, SourceError> {
+        let Source { name, format, mut input, .. } = source;
+        let mut head = match Head::read(&mut input) {
+            Ok(head) => head,
+            Err(source) => return Err(SourceError::Read { name, source }),
+        };
+        if let Some(what) = head.foreign() {
+            return Err(SourceError::Foreign { name, what });
+        }
+        if head.bytes.starts_with(BYTE_ORDER_MARK.as_bytes()) {
+            head.bytes.drain(..BYTE_ORDER_MARK.len());
+        }
+        let mut lines = Lines::new(Cursor::new(head.bytes).chain(input));
+        let form = match format.unwrap_or(head.format) {
+            ImportFormat::Csv => Form::Csv(header(&name, &mut lines)?),
+            ImportFormat::JsonLines => Form::JsonLines,
+        };
+        Ok(Self { name, lines, form })
+    }
+
+    /// The next row, with its line; `None` at the end.
+    fn next(&mut self) -> Result<Option<(u64, Row)>, SourceError> {
+        while let Some(line) = next(&self.name, &mut self.lines)? {
+            if let Some(row) = self.form.row(line.text) {
+                return Ok(Some((line.number, row)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The row that was read last, as it is shown to people.
+    fn shown(&self) -> String {
+        let line = self.lines.current();
+        let text = without_mark(&String::from_utf8_lossy(line)).to_owned();
+        if line.len() > LINE_MAX { cut(&text) } else { text }
+    }
+}
+
+impl Form {
+    /// What a line says; `None` for a blank one, which is no row.
+    fn row(self, line: &[u8]) -> Option<Row> {
+        if line.len() > LINE_MAX {
+            let reason = format!("the row is longer than {LINE_MAX} bytes, only its beginning is kept");
+            return Some(Row::Rejected(reason));
+        }
+        let blank = match self {
+            Self::Csv(_) => line.is_empty(),
+            Self::JsonLines => line.trim_ascii().is_empty(),
+        };
+        if blank {
+            return None;
+        }
+        let Ok(text) = std::str::from_utf8(line) else {
+            return Some(Row::Rejected("the row is not UTF-8".to_owned()));
+        };
+        let text = without_mark(text);
+        Some(match self {
+            Self::Csv(csv) => csv.row(text),
+            Self::JsonLines => json::row(text),
+        })
+    }
+}
+
+/// A CSV file's header, with the blank and empty lines before it.
+fn header(name: &str, lines: &mut SourceLines) -> Result<Csv, SourceError> {
+    while let Some(line) = next(name, lines)? {
+        let text = String::from_utf8_lossy(line.text);
+        let text = without_mark(&text);
+        if let Some(csv) = Csv::of_header(text) {
+            return Ok(csv);
+        }
+        if !csv::is_empty(text) {
+            return Err(SourceError::Header { name: name.to_owned(), header: cut(text) });
+        }
+    }
+    Err(SourceError::Empty { name: name.to_owned() })
+}
+
+fn next<'a>(name: &str, lines: &'a mut SourceLines) -> Result<Option<Line<'a>>, SourceError> {
+    lines.next().map_err(|source| SourceError::Read { name: name.to_owned(), source })
+}
+
+/// A line without the byte order marks that stand before it, also in the middle of files that were joined.
+fn without_mark(line: &str) -> &str {
+    line.trim_start_matches(BYTE_ORDER_MARK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ImportSource;
+
+    /// Reads a text as a file of that name: the users' names, the rejections, and how it ended.
+    fn read_text(
+        file_name: &str,
+        text: impl AsRef<[u8]>,
+        skip: u64,
+        max_errors: u64,
+    ) -> (Vec<String>, Vec<Rejected>, Result<(), SourceError>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(file_name);
+        std::fs::write(&path, text).unwrap();
+        let (mut users, mut rejected, mut rows) = (Vec::new(), Vec::new(), 0);
+        let source = Source::open(&ImportSource::File(path), None).unwrap();
+        let ended = read(source, skip, max_errors, |chunk| {
+            rows += chunk.rows;
+            users.extend(chunk.users.iter().map(|user| format!("{} {}", user.name.as_str(), user.email.as_str())));
+            rejected.extend(chunk.rejected);
+            true
+        });
+        assert!(rows >= (users.len() + rejected.len()) as u64);
+        (users, rejected, ended)
+    }
+
+    #[test]
+    fn csv_is_read_with_its_quotes_blank_lines_and_byte_order_mark() {
+        let text = "\u{feff}Email, name \r\na@example.com,\"Smith, \"\"J\"\"\"\r\n\r\nb@example.com, Łukasz \r\n";
+
+        let (users, rejected, ended) = read_text("users.csv", text, 0, 0);
+
+        assert_eq!(users, ["Smith, \"J\" a@example.com", "Łukasz b@example.com"]);
+        assert!(rejected.is_empty() && ended.is_ok());
+    }
+
+    #[test]
+    fn json_lines_are_read() {
+        let text =
+            "\u{feff}{\"name\":\"A\",\"email\":\"a@example.com\"}\n\n {\"email\":\"b@example.com\",\"name\":\"B\"}";
+
+        for file_name in ["users.jsonl", "users.ndjson", "users.txt"] {
+            // What makes it JSON in a file without a telling name is its first character.
+            let (users, rejected, ended) = read_text(file_name, text, 0, 0);
+
+            assert_eq!(users, ["A a@example.com", "B b@example.com"], "{file_name}");
+            assert!(rejected.is_empty() && ended.is_ok());
+        }
+    }
+
+    #[test]
+    fn rejected_rows_are_told_by_line_with_reason_and_the_row_itself() {
+        let csv =
+            b"name,email\n,a@example.com\nA,\n\"B\nB\",x\nC,c@example.com,d\n\xff,e@example.com\nA\0,a@example.com\nok,ok@example.com\n";
+
+        let (users, rejected, _) = read_text("users.csv", csv, 0, 9);
+
+        let told: Vec<_> = rejected.iter().map(|row| (row.line, row.reason.as_str(), row.row.as_str())).collect();
+        assert_eq!(users, ["ok ok@example.com"]);
+        assert_eq!(told.len(), 7, "{told:?}");
+        assert_eq!(told[0], (2, "name must not be empty or blank", ",a@example.com"));
+        assert!(told[1].0 == 3 && told[1].1.starts_with("email must be an e-mail address"), "{told:?}");
+        assert_eq!(told[2], (4, "a quote is left open, and a row ends with its line", "\"B"));
+        assert_eq!(told[3], (5, "a quote stands inside a field that is not quoted", "B\",x"));
+        assert_eq!(told[4], (6, "the row has 3 fields, expected name and email", "C,c@example.com,d"));
+        assert_eq!(told[5], (7, "the row is not UTF-8", "\u{fffd},e@example.com"));
+        assert_eq!(told[6], (8, "name must not hold control characters (it has U+0000)", "A\0,a@example.com"));
+
+        let json = "{\"name\":\"A\"}\n[]\n{\"name\":\"A\",\"email\":\"a@example.com\",\"id\":1}\n{\"name\":\"\",\"email\":\"\"}\n";
+        let (_, rejected, _) = read_text("users.jsonl", json, 0, 9);
+        let reasons: Vec<_> = rejected.iter().map(|row| row.reason.as_str()).collect();
+        assert_eq!(reasons[0], "the row is no user: missing field `email` at column 12");
+        assert!(reasons[1].starts_with("the row is no user: invalid"), "{reasons:?}");
+        assert_eq!(reasons[2], "the row is no user: unknown field `id`, expected `name` or `email` at column 40");
+        assert!(reasons[3].contains("name must not be empty or blank; email must be"), "{reasons:?}");
+    }
+
+    #[test]
+    fn one_rejection_too_many_ends_it_before_that_row() {
+        let csv = "name,email\nA,a@example.com\n,x\nB,b@example.com\n,x\nC,c@example.com\n";
+
+        let (users, rejected, ended) = read_text("users.csv", csv, 0, 1);
+
+        assert_eq!((users.len(), rejected.len()), (2, 1));
+        let error = ended.unwrap_err().to_string();
+        assert!(error.contains("more than 1 rows") && error.contains("line 5: name must not be empty"), "{error}");
+    }
+
+    #[test]
+    fn rows_that_are_done_already_are_left_out() {
+        let csv = "name,email\nA,a@example.com\n,x\nB,b@example.com\n";
+
+        assert_eq!(read_text("users.csv", csv, 2, 0).0, ["B b@example.com"]);
+        assert_eq!(read_text("users.csv", csv, 9, 0).0, [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_list_of_users_is_refused() {
+        for (text, shown) in [
+            ("name;email\nA;a@example.com\n", "\"name;email\""),
+            ("name,email,age\n", "\"name,email,age\""),
+            ("name,name\n", "\"name,name\""),
+            ("A,a@example.com\n", "\"A,a@example.com\""),
+        ] {
+            let error = read_text("users.csv", text, 0, 0).2.unwrap_err().to_string();
+            assert!(error.contains("expected the columns name and email"), "{error}");
+            assert!(error.contains(shown), "{error} shows {shown}");
+        }
+        let empty = read_text("users.csv", "\n", 0, 0).2.unwrap_err();
+        assert!(matches!(empty, SourceError::Empty { .. }), "{empty}");
+    }
+
+    #[test]
+    fn what_is_appended_to_a_file_after_it_was_opened_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.csv");
+        std::fs::write(&path, "name,email\nA,a@example.com\n").unwrap();
+        let source = Source::open(&ImportSource::File(path.clone()), None).unwrap();
+        let mut file = std::fs::File::options().append(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, b"B,b@example.com\n").unwrap();
+
+        let mut rows = 0;
+        read(source, 0, 0, |chunk| {
+            rows += chunk.rows;
+            true
+        })
+        .unwrap();
+
+        assert_eq!(rows, 1);
+    }
+}
