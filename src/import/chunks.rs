@@ -267,14 +267,39 @@ mod tests {
         assert_eq!(told[4], (6, "the row has 3 fields, expected name and email", "C,c@example.com,d"));
         assert_eq!(told[5], (7, "the row is not UTF-8", "\u{fffd},e@example.com"));
         assert_eq!(told[6], (8, "name must not hold control characters (it has U+0000)", "A\0,a@example.com"));
+    }
 
-        let json = "{\"name\":\"A\"}\n[]\n{\"name\":\"A\",\"email\":\"a@example.com\",\"id\":1}\n{\"name\":\"\",\"email\":\"\"}\n";
-        let (_, rejected, _) = read_text("users.jsonl", json, 0, 9);
-        let reasons: Vec<_> = rejected.iter().map(|row| row.reason.as_str()).collect();
-        assert_eq!(reasons[0], "the row is no user: missing field `email` at column 12");
-        assert!(reasons[1].starts_with("the row is no user: invalid"), "{reasons:?}");
-        assert_eq!(reasons[2], "the row is no user: unknown field `id`, expected `name` or `email` at column 40");
-        assert!(reasons[3].contains("name must not be empty or blank; email must be"), "{reasons:?}");
+    #[test]
+    fn rows_with_nothing_in_them_are_places_of_the_source_and_no_more() {
+        let csv = "name,email\n,\nA,a@example.com\n,,\n\n \nB,b@example.com\n\"\",\n";
+
+        let (users, rejected, ended) = read_text("users.csv", csv, 0, 0);
+        let (resumed, ..) = read_text("users.csv", csv, 2, 0);
+
+        assert_eq!(users, ["A a@example.com", "B b@example.com"]);
+        assert!(rejected.is_empty() && ended.is_ok());
+        assert_eq!(resumed, ["B b@example.com"], "the empty row and A are done");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_a_rejected_row() {
+        let long = "x".repeat(4 * LINE_MAX);
+        let json = |name: &str| format!("{{\"name\":\"{name}\",\"email\":\"a@example.com\"}}\n");
+
+        for (file_name, text) in [
+            ("users.csv", format!("name,email\n\"{long}\r\nA,a@example.com\n")),
+            ("users.jsonl", format!("\n{}{}", json(&long), json("A"))),
+            ("users.jsonl", format!("\n{}{}{}", " ".repeat(2 * LINE_MAX), json("hidden"), json("A"))),
+        ] {
+            let (users, rejected, ended) = read_text(file_name, text, 0, 9);
+
+            assert_eq!(users, ["A a@example.com"]);
+            assert_eq!(rejected.len(), 1);
+            assert_eq!(rejected[0].line, 2);
+            assert_eq!(rejected[0].reason, "the row is longer than 1048576 bytes, only its beginning is kept");
+            assert!(rejected[0].row.len() < 300, "{} bytes", rejected[0].row.len());
+            assert!(ended.is_ok());
+        }
     }
 
     #[test]
