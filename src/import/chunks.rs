@@ -199,8 +199,23 @@ fn without_mark(line: &str) -> &str {
     line.trim_start_matches(BYTE_ORDER_MARK)
 }
 
+/// How many rows a CSV text has.
+#[cfg(test)]
+pub(super) fn count(text: &str) -> usize {
+    let mut rows = 0;
+    let source = Source::of_bytes(text.as_bytes().to_vec(), Some(ImportFormat::Csv));
+    read(source, 0, u64::MAX, |chunk| {
+        rows += chunk.rows;
+        true
+    })
+    .expect("it has a header");
+    usize::try_from(rows).expect("a text in memory has no more")
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::ImportSource;
 
@@ -354,5 +369,122 @@ mod tests {
         .unwrap();
 
         assert_eq!(rows, 1);
+    }
+
+    /// Every row with its line: a user's name, or why there is none. An empty row is an empty name.
+    fn rows_of(bytes: &[u8], format: ImportFormat) -> Vec<(u64, Result<String, String>)> {
+        let Ok(mut rows) = Rows::begin(Source::of_bytes(bytes.to_vec(), Some(format))) else { return Vec::new() };
+        std::iter::from_fn(|| rows.next().unwrap())
+            .map(|(line, row)| match row {
+                Row::User(user) => (line, Ok(user.name.as_str().to_owned())),
+                Row::Empty => (line, Ok(String::new())),
+                Row::Rejected(reason) => (line, Err(reason)),
+            })
+            .collect()
+    }
+
+    /// Numbers of the lines that are not blank.
+    fn lines_with_text(bytes: &[u8], format: ImportFormat) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        let (mut number, mut line) = (1, Vec::new());
+        let mut end = |number, line: &mut Vec<u8>| {
+            let blank = if format == ImportFormat::Csv { line.is_empty() } else { line.trim_ascii().is_empty() };
+            if !blank {
+                numbers.push(number);
+            }
+            line.clear();
+        };
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' if at > 0 && bytes[at - 1] == b'\r' => {}
+                b'\n' | b'\r' => {
+                    end(number, &mut line);
+                    number += 1;
+                }
+                byte => line.push(*byte),
+            }
+        }
+        end(number, &mut line);
+        numbers
+    }
+
+    /// Bytes of which the interesting ones are frequent.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            prop::sample::select(vec!["\n", "\r", "\r\n", ",", "\"", " ", "\u{feff}", "{", "}", "\0", "\\"])
+                .prop_map(|piece| piece.as_bytes().to_vec()),
+            prop::sample::select(vec!["A,a@example.com", "{\"name\":\"A\",\"email\":\"a@example.com\"}", "name,email"])
+                .prop_map(|piece| piece.as_bytes().to_vec()),
+            any::<u8>().prop_map(|byte| vec![byte]),
+        ];
+        prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_bytes_every_line_with_text_is_one_row(bytes in bytes()) {
+            let csv = [b"name,email\n", &bytes[..]].concat();
+            let lines: Vec<_> = rows_of(&csv, ImportFormat::Csv).into_iter().map(|(line, _)| line).collect();
+            prop_assert_eq!(lines, &lines_with_text(&csv, ImportFormat::Csv)[1..]);
+
+            let json = [b"{}\n", &bytes[..]].concat();
+            let lines: Vec<_> = rows_of(&json, ImportFormat::JsonLines).into_iter().map(|(line, _)| line).collect();
+            prop_assert_eq!(lines, lines_with_text(&json, ImportFormat::JsonLines));
+
+            // Without a header or with an encoding's mark, it may be refused.
+            rows_of(&bytes, ImportFormat::Csv);
+            rows_of(&bytes, ImportFormat::JsonLines);
+        }
+
+        #[test]
+        fn an_import_that_goes_on_at_any_row_reads_the_same_rows(bytes in bytes(), skip in 0_usize..12) {
+            let csv = [b"name,email\n", &bytes[..]].concat();
+            let all = rows_of(&csv, ImportFormat::Csv);
+            let (mut users, mut rejected, mut skipped) = (Vec::new(), Vec::new(), 0);
+
+            let source = Source::of_bytes(csv, Some(ImportFormat::Csv));
+            read(source, skip as u64, u64::MAX, |chunk| {
+                users.extend(chunk.users.into_iter().map(|user| user.name.as_str().to_owned()));
+                rejected.extend(chunk.rejected.into_iter().map(|row| (row.line, row.reason)));
+                skipped += chunk.skipped;
+                true
+            }).unwrap();
+
+            let (done, left) = all.split_at(skip.min(all.len()));
+            let empty = |row: &&(u64, Result<String, String>)| row.1.as_ref().is_ok_and(String::is_empty);
+            prop_assert_eq!(skipped, done.iter().filter(|row| !empty(row)).count() as u64);
+            let left = left.iter().filter(|row| !empty(row)).cloned();
+            let (expected_users, expected_rejected): (Vec<_>, Vec<_>) = left.partition(|(_, row)| row.is_ok());
+            prop_assert_eq!(users, expected_users.into_iter().filter_map(|(_, row)| row.ok()).collect::<Vec<_>>());
+            let expected = expected_rejected.into_iter().filter_map(|(line, row)| Some((line, row.err()?)));
+            prop_assert_eq!(rejected, expected.collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn what_the_csv_crate_writes_is_read_with_its_lines(
+            names in prop::collection::vec("[a-zŁ,\" ']{0,8}", 0..20),
+            quoted in any::<bool>(),
+            end in prop::sample::select(vec!["\n", "\r", "\r\n", "\n\n"]),
+        ) {
+            let style = if quoted { ::csv::QuoteStyle::Always } else { ::csv::QuoteStyle::Necessary };
+            let mut writer = ::csv::WriterBuilder::new().quote_style(style).from_writer(Vec::new());
+            writer.write_record(["name", "email"]).unwrap();
+            for name in &names {
+                writer.write_record([name, "a@example.com"]).unwrap();
+            }
+            let text = String::from_utf8(writer.into_inner().unwrap()).unwrap().replace('\n', end);
+            let lines_a_row = if end == "\n\n" { 2 } else { 1 };
+
+            let rows = rows_of(text.as_bytes(), ImportFormat::Csv);
+
+            prop_assert_eq!(rows.len(), names.len());
+            for (at, ((line, row), name)) in (1..).zip(rows.into_iter().zip(&names)) {
+                prop_assert_eq!(line, 1 + at * lines_a_row);
+                match name.trim() {
+                    "" => prop_assert_eq!(row, Err("name must not be empty or blank".to_owned())),
+                    name => prop_assert_eq!(row, Ok(name.to_owned())),
+                }
+            }
+        }
     }
 }

@@ -45,10 +45,9 @@ mod tests {
 
     #[test]
     fn an_object_with_both_fields_is_a_user() {
-        for text in [
-            r#"{"name":"A","email":"a@example.com"}"#,
-            r#" { "email" : "a@example.com" , "name" : "\u0041" } "#,
-        ] {
+        for text in
+            [r#"{"name":"A","email":"a@example.com"}"#, r#" { "email" : "a@example.com" , "name" : "\u0041" } "#]
+        {
             assert_eq!(read(text).as_deref(), Ok("A|a@example.com"), "{text}");
         }
     }
@@ -62,7 +61,10 @@ mod tests {
             (r#"{"name":"A","email":"a@example.com"} {"#, "trailing characters at column 38"),
             (r#"{"name":"A","email":"a@example.com"},"#, "trailing characters at column 37"),
             (r#"{"name":"A","name":"B","email":"a@example.com"}"#, "duplicate field `name` at column 18"),
-            (r#"{"name":"A","email":"a@example.com","id":1}"#, "unknown field `id`, expected `name` or `email` at column 40"),
+            (
+                r#"{"name":"A","email":"a@example.com","id":1}"#,
+                "unknown field `id`, expected `name` or `email` at column 40",
+            ),
             (r#"{"name":["A"],"email":"a@example.com"}"#, "invalid type: sequence, expected a string at column 8"),
             (r#"{"name":null,"email":"a@example.com"}"#, "invalid type: null, expected a string at column 12"),
             (r#"{"name":"A\ud800","email":"a@example.com"}"#, "unexpected end of hex escape"),

@@ -9,6 +9,7 @@ mod chunks;
 mod csv;
 mod head;
 mod json;
+mod key;
 mod lines;
 mod row;
 mod source;
@@ -61,6 +62,11 @@ enum ImportError {
     RejectsIntoSource(PathBuf),
     #[error("a thread of the import ended early")]
     Thread(#[source] io::Error),
+    #[error(
+        "an earlier version has imported rows of {0}, and took several of its lines for one row; mend these lines and \
+         import what is missing as a file of its own, or give a --key to import all again"
+    )]
+    CountedOtherwise(String),
     #[error("another process is importing under the key {0:?}")]
     Overtaken(String),
     #[error("no row of {name} is imported: all that it has are rejected")]
@@ -186,8 +192,14 @@ impl Import {
             None => None,
             Some(path) => Some((path.clone(), open_rejects(path, &source)?)),
         };
-        let key = config.key.clone().or_else(|| source.file.as_ref().map(|file| file.key.clone()));
+        let file_key = source.file.as_ref().map(|file| &file.key).filter(|_| config.key.is_none());
+        let key = config.key.clone().or_else(|| file_key.map(|file| file.key.clone()));
         let store = UserStore::open(&config.database_url, Arc::new(|_| ())).await?;
+        if let Some(earlier) = file_key.and_then(|file| file.earlier.as_deref())
+            && store.import_progress(earlier).await? > 0
+        {
+            return Err(ImportError::CountedOtherwise(source.name));
+        }
         let done = match &key {
             Some(key) => store.import_progress(key).await?,
             None => 0,

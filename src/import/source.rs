@@ -1,16 +1,13 @@
-//! Where an import reads from, and under which key a file's progress is kept.
+//! Where an import reads from.
 
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::head::{Foreign, Head};
+use super::head::Foreign;
+use super::key::FileKey;
 use crate::config::{ImportFormat, ImportSource};
-
-/// Read at once.
-const BUFFER: usize = 128 * 1024;
 
 /// Why no more rows can be had.
 #[derive(Debug, thiserror::Error)]
@@ -78,11 +75,19 @@ pub(super) struct Source {
     pub(super) file: Option<SourceFile>,
 }
 
+#[cfg(test)]
+impl Source {
+    /// A source of these bytes.
+    pub(super) fn of_bytes(bytes: Vec<u8>, format: Option<ImportFormat>) -> Self {
+        Self { name: "bytes".to_owned(), format, input: Box::new(io::Cursor::new(bytes)), file: None }
+    }
+}
+
 /// What is known of a regular file before it is imported. What is appended to it meanwhile is not read.
 pub(super) struct SourceFile {
     pub(super) length: u64,
-    /// Names what it holds and the form in which it is read, since what is no user in one may be one in the other.
-    pub(super) key: String,
+    /// Under which key its progress is kept.
+    pub(super) key: FileKey,
     /// Device and inode.
     pub(super) identity: (u64, u64),
 }
@@ -101,7 +106,7 @@ impl Source {
             if !metadata.is_file() {
                 return Ok((Box::new(input) as Box<dyn Read + Send>, None));
             }
-            let (length, key) = digest(&mut input, format)?;
+            let (length, key) = FileKey::of(&mut input, format)?;
             input.rewind()?;
             let file = SourceFile { length, key, identity: (metadata.dev(), metadata.ino()) };
             Ok((Box::new(input.take(length)) as Box<dyn Read + Send>, Some(file)))
@@ -121,36 +126,6 @@ fn by_ending(path: &Path) -> Option<ImportFormat> {
     }
 }
 
-/// The length of an input and its key: the digest of all that it holds, and its form.
-fn digest(input: &mut impl Read, format: Option<ImportFormat>) -> io::Result<(u64, String)> {
-    use sha2::{Digest, Sha256};
-    let head = Head::read(input)?;
-    let format = format.unwrap_or(head.format);
-    let mut digest = Sha256::new();
-    let mut input = BufReader::with_capacity(BUFFER, Cursor::new(head.bytes).chain(input));
-    let mut length = 0;
-    loop {
-        let read = match input.fill_buf() {
-            Ok([]) => break,
-            Ok(bytes) => {
-                digest.update(bytes);
-                bytes.len()
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        input.consume(read);
-        length += read as u64;
-    }
-    let mut key = "sha256:".to_owned();
-    digest.finalize().iter().try_for_each(|byte| write!(key, "{byte:02x}")).expect("text takes any text");
-    key.push_str(match format {
-        ImportFormat::Csv => ":csv",
-        ImportFormat::JsonLines => ":jsonl",
-    });
-    Ok((length, key))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,22 +135,5 @@ mod tests {
         let missing = ImportSource::File("/nonexistent/users.csv".into());
         let error = Source::open(&missing, None).err().unwrap().to_string();
         assert_eq!(error, "/nonexistent/users.csv cannot be read");
-    }
-
-    #[test]
-    fn the_key_of_a_file_names_its_content_and_its_form() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        std::fs::write(&path, "abc").unwrap();
-        let key = |path: &Path, format| {
-            let source = Source::open(&ImportSource::File(path.to_owned()), format).unwrap();
-            source.file.map(|file| file.key)
-        };
-
-        // The example of FIPS 180-2, appendix B.1.
-        let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(key(&path, None), Some(format!("{abc}:csv")));
-        assert_eq!(key(&path, Some(ImportFormat::JsonLines)), Some(format!("{abc}:jsonl")));
-        assert_eq!(key(Path::new("/dev/null"), None), None, "no regular file");
     }
 }

@@ -938,6 +938,30 @@ async fn a_file_that_was_read_in_the_wrong_format_can_be_imported_in_the_right_o
 }
 
 #[tokio::test]
+async fn rows_that_version_0_1_0_counted_otherwise_are_not_guessed_at() {
+    let content = format!("name,email\n\"A\nB\",b@example.com\n{}", rows([1]));
+    let place = Place::with("users.csv", &content);
+    place.write("good.csv", csv(1));
+    let elsewhere = Place::with("users.csv", &content);
+    elsewhere.import(&["users.csv"]).await.whole();
+    let keys = "SELECT key FROM imports";
+    let key: String = sqlx::query_scalar(keys).fetch_one(&mut elsewhere.database().await).await.unwrap();
+    place.import(&["good.csv"]).await.whole();
+    // As that version left it: the open quote and the next line were one rejected row, and User 1 was imported.
+    let earlier = sqlx::query("INSERT INTO imports (key, rows) VALUES (?, 2)");
+    let earlier = earlier.bind(key.strip_suffix(":lines").unwrap());
+    earlier.execute(&mut place.database().await).await.unwrap();
+
+    let same = place.import(&["users.csv"]).await;
+    let all_again = place.import(&["users.csv", "--key", "again"]).await;
+
+    assert_eq!(same.cut(1), (0, 0, 0));
+    assert!(same.sentence().starts_with("an earlier version has imported rows of users.csv"), "{same:?}");
+    assert_eq!(all_again.whole(), (1, 2, 0));
+    assert_eq!(place.names().await, ["User 1", "User 1"], "of good.csv, and of the import that was asked for");
+}
+
+#[tokio::test]
 async fn an_import_that_another_one_overtakes_ends_and_no_row_comes_twice() {
     let place = Place::new();
     let mut overtaken = place.start(&["--key", "k"]);
@@ -1229,7 +1253,11 @@ async fn a_source_that_cannot_be_read_is_named() {
 async fn another_encoding_is_named_with_what_converts_it() {
     let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
     for (content, what, reason) in [
-        (utf_16(&format!("\u{feff}{}", csv(1))), "in UTF-16LE, expected UTF-8; `iconv -f UTF-16LE -t UTF-8`", "with a mark"),
+        (
+            utf_16(&format!("\u{feff}{}", csv(1))),
+            "in UTF-16LE, expected UTF-8; `iconv -f UTF-16LE -t UTF-8`",
+            "with a mark",
+        ),
         (utf_16(&csv(1)), "in UTF-16LE, expected UTF-8; `iconv -f UTF-16LE -t UTF-8`", "without one"),
         (utf_16(&json_lines(1)), "in UTF-16LE, expected UTF-8; `iconv -f UTF-16LE -t UTF-8`", "JSON lines"),
         (b"\xfe\xff\0n\0a".to_vec(), "in UTF-16BE, expected UTF-8; `iconv -f UTF-16BE -t UTF-8`", "big-endian"),
