@@ -17,10 +17,11 @@ use std::time::SystemTime;
 
 use crate::config::{FlushConfig, JobConfig};
 use crate::metrics::{BatchEnd, BatchRun};
+use crate::push::GroupingKey;
 use crate::words::say;
 use command::{Ended, Forwarded, Running};
 use metrics_file::MetricsFile;
-use report::{Reporter, Told};
+use report::Reporter;
 use tokio::time::Instant;
 
 /// The exit code for a failure of the wrapper itself, as for `env` and `timeout`.
@@ -51,7 +52,7 @@ pub async fn run(config: JobConfig, clock: fn() -> SystemTime) -> u8 {
         say(&reason);
     }
 
-    let own = if reporter.pushes() { metrics_file.read(reporter.key()) } else { Told::default() };
+    let own = async |key: &GroupingKey| metrics_file.read(key);
     let lost = reporter.end(&run, &end, ended_at, own, signals.any()).await;
     if lost && config.fail_on_push_error && end.exit_code == 0 { OWN_FAILURE } else { end.exit_code }
 }

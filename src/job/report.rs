@@ -1,17 +1,19 @@
 //! What is pushed about a run, and what is said on stderr when it cannot be.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use prometheus::{Registry, TextEncoder};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::causes;
 use crate::config::{FlushConfig, ReportConfig};
 use crate::metrics::{BATCH_MOMENTS, BatchEnd, BatchRun};
-use crate::push::{Courier, Flushed, GroupingKey, Lost, Outcome, Push, PushError, Spool, SpoolError};
+use crate::push::{Courier, Flushed, GroupingKey, HeldUp, Lost, MetricsText, Outcome, Push, PushError, Spool, Stopped};
 use crate::words::say;
 
 /// Pause before it is asked again whether another process is still delivering.
@@ -26,13 +28,22 @@ pub struct Reporter {
     deadline: Duration,
     spool_folder: Option<PathBuf>,
     courier: Option<Courier>,
+    start: Option<Start>,
+}
+
+/// The push of a run's start, on its way beside the run.
+#[derive(Debug)]
+struct Start {
+    /// Gives it up when it is dropped.
+    wanted: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
 }
 
 /// What a job says of itself beside how it went.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// Families in the text format.
-    pub text: String,
+    /// Families, the faults of others taken out.
+    pub text: MetricsText,
     /// Whether something that was to be pushed cannot be.
     pub incomplete: bool,
     /// What there is to say about that.
@@ -47,13 +58,13 @@ impl Told {
     /// When it cannot be encoded.
     pub fn of_registry(registry: &Registry) -> prometheus::Result<Self> {
         let text = TextEncoder::new().encode_to_string(&registry.gather())?;
-        Ok(Self { text, ..Self::default() })
+        Ok(Self { text: MetricsText::parse(text.as_bytes()), ..Self::default() })
     }
 
     /// Nothing that can be pushed, and why.
     #[must_use]
     pub fn unusable(reason: String) -> Self {
-        Self { text: String::new(), incomplete: true, notes: vec![reason] }
+        Self { text: MetricsText::default(), incomplete: true, notes: vec![reason] }
     }
 }
 
@@ -71,7 +82,7 @@ impl Reporter {
                 (Some(Courier::new(target, spool, clock, delivery.seed)), spool_folder)
             }
         };
-        Self { key, expected_interval, start_push, deadline, spool_folder, courier }
+        Self { key, expected_interval, start_push, deadline, spool_folder, courier, start: None }
     }
 
     /// The group that is pushed into.
@@ -95,87 +106,100 @@ impl Reporter {
     /// Pushes that the run has started, while it runs. The run is not held up, and a push that fails costs nothing: the one
     /// at the end says it all again.
     pub async fn while_running<T>(&mut self, run: &BatchRun, work: impl Future<Output = T>) -> T {
-        let Some(courier) = self.courier.as_mut().filter(|_| self.start_push) else { return work.await };
-        let until = Instant::now() + self.deadline;
-        let (over, told) = oneshot::channel::<()>();
-        let announce = async {
-            let Ok(registry) = run.at_start() else { return };
-            let push = Push::of_registry(self.key.clone(), &registry, run.started, &BATCH_MOMENTS).await;
-            if let Ok(push) = push {
-                let give_up = async { drop(told.await) };
-                let _ = courier.announce(&push, until, give_up).await;
-            }
-        };
-        let mut announce = std::pin::pin!(announce);
-        let mut work = std::pin::pin!(work);
-        let done = tokio::select! {
-            biased;
-            done = &mut work => done,
-            () = &mut announce => return work.await,
-        };
-        drop(over);
-        // What is on its way must not arrive after the push of the end, which needs time of its own, too.
-        let _ = tokio::time::timeout(self.deadline / 2, announce).await;
+        self.announce_start(run);
+        let done = work.await;
+        if let Some(Start { wanted, .. }) = &mut self.start {
+            wanted.take();
+        }
         done
+    }
+
+    fn announce_start(&mut self, run: &BatchRun) {
+        let Some(courier) = self.courier.as_mut().filter(|_| self.start_push) else { return };
+        let Ok(registry) = run.at_start() else { return };
+        let (key, moment, until) = (self.key.clone(), run.started, Instant::now() + self.deadline);
+        let announcer = courier.announcer();
+        let (wanted, over) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            if let Ok(push) = Push::of_registry(key, &registry, moment, &BATCH_MOMENTS).await {
+                let _ = announcer.announce(&push, until, async { drop(over.await) }).await;
+            }
+        });
+        self.start = Some(Start { wanted: Some(wanted), task });
+    }
+
+    /// What is on its way must not arrive after the push of the end, which needs time of its own, too.
+    async fn start_is_over(&mut self) {
+        if let Some(Start { wanted, task }) = self.start.take() {
+            drop(wanted);
+            let _ = tokio::time::timeout(self.deadline / 2, task).await;
+        }
     }
 
     /// Pushes how the run went and what it says of itself, then what waits in the spool; all within the deadline, which
     /// runs from the end of the work, and without another try once `give_up` has resolved. True when something got lost.
+    ///
+    /// What the run says of itself is asked for when its outcome is delivered, spooled or lost: whatever that takes, and
+    /// whatever becomes of this process meanwhile, the outcome is told. Without a gateway it is not asked for.
     pub async fn end(
         &mut self,
         run: &BatchRun,
         end: &BatchEnd,
         ended_at: Instant,
-        told: Told,
+        own: impl AsyncFnOnce(&GroupingKey) -> Told,
         give_up: impl Future<Output = ()>,
     ) -> bool {
-        told.notes.iter().for_each(|note| say(note));
-        let Some(courier) = &mut self.courier else { return false };
+        let Some(mut courier) = self.courier.take() else { return false };
         let until = ended_at + self.deadline;
-        let job = self.key.job();
-        let outcome = match outcome(&self.key, run, end).await {
-            Ok(push) => push,
-            Err(error) => {
-                say(&format!("the outcome of {job} cannot be pushed: {}", causes::chain(&error)));
-                return true;
-            }
-        };
-        let own = (!told.text.is_empty()).then(|| Push { text: told.text, ..outcome.clone() });
-        let pushes = [
-            Some((outcome, format!("the outcome of {job}"))),
-            own.map(|own| (own, format!("what {job} says of itself"))),
-        ];
         let give_up = give_up.shared();
-        let (mut lost, mut answers) = (told.incomplete, true);
-        for (push, what) in pushes.into_iter().flatten() {
-            let fate = match courier.deliver(&push, until, give_up.clone()).await {
-                Outcome::Delivered => continue,
-                Outcome::Spooled(reason) => {
-                    answers = false;
-                    let folder = shown(self.spool_folder.as_deref());
-                    format!("waits in {folder} until the gateway takes it: {}", causes::chain(&reason))
+        let mut fate = Fate { lost: false, waits: false, answers: true };
+        let what = format!("the outcome of {}", self.key.job());
+        match outcome(&self.key, run, end).await {
+            Err(error) => {
+                say(&format!("{what} cannot be pushed: {}", causes::chain(&error)));
+                fate.lost = true;
+            }
+            Ok(outcome) => {
+                let outcome = courier.accept(outcome).await;
+                self.start_is_over().await;
+                let outcome = courier.deliver(outcome, until, give_up.clone()).await;
+                fate.tell(&what, outcome, self.spool_folder.as_deref());
+            }
+        }
+        let told = own(&self.key).await;
+        told.notes.iter().for_each(|note| say(note));
+        fate.lost |= told.incomplete;
+        if !told.text.families().is_empty() {
+            let what = format!("what {} says of itself", self.key.job());
+            match Push::new(self.key.clone(), told.text, end.ended, &BATCH_MOMENTS) {
+                Err(error) => {
+                    say(&format!("{what} cannot be pushed: {error}"));
+                    fate.lost = true;
                 }
-                Outcome::Lost(because) => {
-                    lost = true;
-                    answers &= because.reason.refuses_content();
-                    format!("could not be pushed and is lost: {}", explain(&because))
+                Ok(own) => {
+                    let own = courier.accept(own).await;
+                    let outcome = courier.deliver(own, until, give_up.clone()).await;
+                    fate.tell(&what, outcome, self.spool_folder.as_deref());
                 }
-            };
-            say(&format!("{what} {fate}"));
+            }
         }
         // A gateway that did not answer just now will not take what waits either.
-        if answers && self.spool_folder.is_some() {
+        if fate.answers && self.spool_folder.is_some() {
+            // What it did not take just now it need not be asked to take again.
+            let wanted = |key: &GroupingKey| !(fate.waits && *key == self.key);
             tokio::select! {
                 biased;
-                flushed = courier.flush(|| until) => match flushed {
-                    // What waits, if anything does, is in good hands.
+                flushed = courier.flush_groups(|| until, wanted) => match flushed {
+                    // Another process is delivering it.
                     Ok(Flushed { busy: true, .. }) => {}
-                    flushed => { tell(self.spool_folder.as_deref(), flushed); }
+                    Ok(flushed) => tell(self.spool_folder.as_deref(), &flushed),
+                    Err(error) => say(&causes::chain(&error)),
                 },
                 () = give_up => {}
             }
         }
-        lost
+        self.courier = Some(courier);
+        fate.lost
     }
 
     /// Delivers what waits in the spool, each push within the deadline. True when nothing is left there and nothing had
@@ -185,13 +209,60 @@ impl Reporter {
         let Some(spool) = open_spool(Some(&spool_folder)) else { return false };
         let mut courier = Courier::new(target, Some(spool), clock, seed);
         let patience = Instant::now() + deadline;
+        let mut flushed = Flushed::default();
         loop {
-            match courier.flush(|| Instant::now() + deadline).await {
-                // The other one may give up half-way.
-                Ok(Flushed { busy: true, .. }) if Instant::now() < patience => tokio::time::sleep(BUSY_PAUSE).await,
-                flushed => return tell(Some(&spool_folder), flushed),
+            let is_new = |key: &GroupingKey| !flushed.held_up.iter().any(|held_up| held_up.key == *key);
+            let more = match courier.flush_groups(|| Instant::now() + deadline, is_new).await {
+                Ok(more) => more,
+                Err(error) => {
+                    tell(Some(&spool_folder), &flushed);
+                    say(&causes::chain(&error));
+                    return false;
+                }
+            };
+            flushed = flushed.and(more);
+            // Another process may give up half-way.
+            let others = flushed.busy || flushed.in_progress > 0;
+            if !others || flushed.stopped.is_some() || Instant::now() >= patience {
+                break;
             }
+            tokio::time::sleep(BUSY_PAUSE).await;
         }
+        tell(Some(&spool_folder), &flushed);
+        if flushed.busy || flushed.in_progress > 0 {
+            say(&format!("another process delivers what else waits in {}", spool_folder.display()));
+        }
+        flushed.is_all()
+    }
+}
+
+/// What became of a run's pushes.
+struct Fate {
+    lost: bool,
+    /// Whether one waits in the spool.
+    waits: bool,
+    /// Whether the gateway answers, whatever it answers.
+    answers: bool,
+}
+
+impl Fate {
+    /// Notes what became of one of them, and says it where it was not delivered.
+    fn tell(&mut self, what: &str, outcome: Outcome, folder: Option<&Path>) {
+        let (reason, fate) = match outcome {
+            Outcome::Delivered => return,
+            Outcome::Spooled(reason) => {
+                self.waits = true;
+                let fate = format!("waits in {} until the gateway takes it: {}", shown(folder), causes::chain(&reason));
+                (reason, fate)
+            }
+            Outcome::Lost(because) => {
+                self.lost = true;
+                let fate = format!("could not be pushed and is lost: {}", explain(&because));
+                (because.reason, fate)
+            }
+        };
+        self.answers &= matches!(reason, PushError::Refused { .. });
+        say(&format!("{what} {fate}"));
     }
 }
 
@@ -216,21 +287,9 @@ fn explain(lost: &Lost) -> String {
     }
 }
 
-/// Says what became of the spool, if there is anything to say. True when nothing is left there and nothing had to be set
-/// aside.
-fn tell(folder: Option<&Path>, flushed: Result<Flushed, SpoolError>) -> bool {
+/// Says what became of the spool, if there is anything to say.
+fn tell(folder: Option<&Path>, flushed: &Flushed) {
     let folder = shown(folder);
-    let flushed = match flushed {
-        Ok(flushed) => flushed,
-        Err(error) => {
-            say(&causes::chain(&error));
-            return false;
-        }
-    };
-    if flushed.busy {
-        say(&format!("another process delivers what waits in {folder}"));
-        return false;
-    }
     if flushed.delivered > 0 {
         say(&format!("delivered {} that waited in {folder}", pushes(flushed.delivered)));
     }
@@ -246,11 +305,19 @@ fn tell(folder: Option<&Path>, flushed: Result<Flushed, SpoolError>) -> bool {
     for (gateway, count) in &flushed.elsewhere {
         say(&format!("left {} in {folder}, made for the gateway {gateway}", pushes(*count)));
     }
-    if let Some(error) = &flushed.error {
-        let here = flushed.left - flushed.elsewhere.values().sum::<usize>();
-        say(&format!("left {} in {folder}: {}", pushes(here), causes::chain(error)));
+    // One and the same reason, a login that is wrong, say, is said once.
+    let mut held_up: BTreeMap<String, Vec<&HeldUp>> = BTreeMap::new();
+    for group in &flushed.held_up {
+        held_up.entry(causes::chain(&group.reason)).or_default().push(group);
     }
-    flushed.left == 0 && flushed.set_aside.is_empty() && flushed.unreadable.is_empty()
+    for (reason, groups) in held_up {
+        let left = pushes(groups.iter().map(|group| group.left).sum());
+        let whose = if let [group] = groups[..] { group.key.to_string() } else { format!("{} groups", groups.len()) };
+        say(&format!("left {left} of {whose} in {folder}: {reason}"));
+    }
+    if let Some(Stopped { left, reason }) = &flushed.stopped {
+        say(&format!("left {} in {folder}: {}", pushes(*left), causes::chain(reason)));
+    }
 }
 
 fn pushes(count: usize) -> String {

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::grouping_key::GroupingKey;
+use super::payload::InvalidPush;
 use super::target::{Credentials, PushTarget, Secret};
 
 /// How long one request may take, unless its caller has less time.
@@ -48,6 +49,9 @@ pub enum PushError {
     /// The registry cannot be encoded.
     #[error("the metrics cannot be encoded")]
     Encode(#[from] prometheus::Error),
+    /// What was to be pushed is no push.
+    #[error(transparent)]
+    Invalid(#[from] InvalidPush),
     /// A metric has a label of the grouping key: the gateway would overwrite its values without a word.
     #[error("the metric {metric} has the label {label}, which is part of the grouping key")]
     GroupingLabel {

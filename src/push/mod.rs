@@ -35,8 +35,9 @@
 //! - [`PushTarget`]: where a gateway is and how to log in there, checked before anything is pushed.
 //! - [`PushClient`]: the gateway's protocol, one request at a time.
 //! - [`MetricsText`]: metrics that another program wrote, checked line by line.
-//! - [`Courier`]: a push that must not get lost: tried again, then spooled.
-//! - [`Spool`]: pushes that wait on disk for the gateway to come back.
+//! - [`Push`]: families for one group that all tell of one moment.
+//! - [`Spool`]: pushes that wait on disk until a gateway takes them.
+//! - [`Courier`]: a push that must not get lost: spooled, tried again, and delivered later.
 //! - [`Periodic`]: a service that pushes its registry at an interval.
 //!
 //! It refuses to name a metric, to read the environment, and to hold up a runtime thread with the network, with gathering
@@ -50,16 +51,26 @@ mod client;
 
 mod text;
 
-mod delivery;
+mod payload;
 
 mod spool;
+
+mod patience;
+
+mod news;
+
+mod delivery;
+
+mod flush;
 
 mod periodic;
 
 pub use client::{PushClient, PushError};
-pub use delivery::{Courier, Lost, Outcome, Push};
+pub use delivery::{Announcer, Consignment, Courier, Lost, Outcome};
+pub use flush::{Flushed, HeldUp, Stopped};
 pub use grouping_key::{GroupingKey, InvalidGroupingKey};
+pub use payload::{InvalidPush, Push};
 pub use periodic::{Attempt, Periodic};
-pub use spool::{Flushed, Spool, SpoolError, Undeliverable};
+pub use spool::{Spool, SpoolError, Undeliverable};
 pub use target::{CaFileError, Credentials, InvalidTarget, PushTarget, Secret};
 pub use text::{Family, Fault, MetricsText, Sample};

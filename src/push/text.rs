@@ -20,7 +20,7 @@ use super::grouping_key::{GroupingKey, is_label_name};
 /// assert_eq!(text.families()[0].name(), "rows");
 /// assert_eq!(text.faults()[0].to_string(), "line 3: size has a timestamp, which the Pushgateway refuses");
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct MetricsText {
     families: Vec<Family>,
     faults: Vec<Fault>,
@@ -112,6 +112,11 @@ impl MetricsText {
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
         &self.faults
+    }
+
+    /// Takes the faults for told, so that the families without one can be pushed.
+    pub fn forget_faults(&mut self) {
+        self.faults = Vec::new();
     }
 
     /// Takes out the families that cannot stand in a group: those of a name that `reserved` says is taken, and those

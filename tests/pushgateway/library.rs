@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use api_monitoring::push::{GroupingKey, PushClient, PushError};
+use api_monitoring::push::{Courier, GroupingKey, MetricsText, Outcome, Push, PushClient, PushError, Spool};
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::needs;
 use crate::runs::found;
@@ -27,6 +31,8 @@ pub fn tests() -> Vec<Test> {
         needs!([PUSHGATEWAY], any_name_of_a_job_reaches_the_gateway_as_it_is),
         needs!([PUSHGATEWAY], inconsistent_metrics_are_refused_for_good_with_the_gateways_reason),
         needs!([PUSHGATEWAY], an_absent_gateway_is_worth_another_try),
+        needs!([PUSHGATEWAY], the_newest_value_of_every_family_wins_in_whatever_order_pushes_come),
+        needs!([PUSHGATEWAY], what_the_text_format_does_not_allow_is_no_push_and_nothing_is_delivered_in_silence),
     ]
 }
 
@@ -257,4 +263,128 @@ async fn an_absent_gateway_is_worth_another_try([tool]: [PathBuf; 1]) {
     let gateway = Pushgateway::start_at(&tool, place).await;
     client.push(&key("report"), &registry(&[("rows", 1)])).await.unwrap();
     assert_eq!(gateway.group(&[("job", "report")]).await.value("rows", &[]), 1.0);
+}
+
+fn push(job: &str, moment: SystemTime, text: &str, moments: &[&str]) -> Push {
+    Push::new(key(job), MetricsText::parse(text.as_bytes()), moment, moments).unwrap()
+}
+
+/// Delivers to a place, from a spool in a folder.
+fn courier(place: &str, spool: &TempDir, seed: u64) -> Courier {
+    let spool = Spool::open(spool.path()).unwrap();
+    Courier::new(place.parse().unwrap(), Some(spool), SystemTime::now, seed)
+}
+
+/// A family and its value.
+type Values = BTreeMap<String, i64>;
+
+/// One push of a job, of some families, with a value that no other push has.
+struct Told {
+    job: String,
+    moment: SystemTime,
+    values: Values,
+}
+
+const MOMENT: &str = "told_timestamp_seconds";
+
+impl Told {
+    /// As a push that names its moment, or as one without.
+    fn push(&self, with_moment: bool) -> Push {
+        let seconds = self.moment.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+        let mut text: String = self.values.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
+        if with_moment {
+            text += &format!("{MOMENT} {seconds}\n");
+        }
+        push(&self.job, self.moment, &text, if with_moment { &[MOMENT] } else { &[] })
+    }
+}
+
+/// Runs of chance push while the gateway is away or there, are killed before their first try, deliver what waits, and are
+/// cut off at that; in the end the gateway shows the newest value of each family.
+async fn the_newest_value_of_every_family_wins_in_whatever_order_pushes_come([tool]: [PathBuf; 1]) {
+    let mut chance = StdRng::seed_from_u64(2026);
+    let place = Arc::new(Place::reserve());
+    let (url, spool) = (place.url(""), tempfile::tempdir().unwrap());
+    let mut newest: BTreeMap<String, Values> = BTreeMap::new();
+    let mut value = 0;
+    let soon = || Instant::now() + Duration::from_secs(60);
+    let mut gateway: Option<Pushgateway> = None;
+    for phase in 0..6 {
+        let is_there = phase % 2 == 1;
+        match &mut gateway {
+            None if is_there => gateway = Some(Pushgateway::start_at(&tool, Arc::clone(&place)).await),
+            None => {}
+            Some(_) if is_there => gateway = Some(gateway.take().unwrap().restart().await),
+            Some(gateway) => gateway.stop().await,
+        }
+        for round in 0..30 {
+            let job = format!("job {}", round % 10);
+            let moment = SystemTime::now();
+            let is_killed = chance.random_bool(0.3);
+            let mut courier = courier(&url, &spool, round);
+            // Up to three pushes tell of one moment; the last of them is the newest.
+            for _ in 0..chance.random_range(1..=3) {
+                let names = ["a", "b", "c", "d"].into_iter().filter(|_| chance.random_bool(0.5));
+                value += 1;
+                let values: Values = names.chain(["always"]).map(|name| (name.to_owned(), value)).collect();
+                newest.entry(job.clone()).or_default().extend(values.clone());
+                let told = Told { job: job.clone(), moment, values };
+                let consignment = courier.accept(told.push(round % 2 == 0)).await;
+                if !is_killed {
+                    let until = if is_there { soon() } else { Instant::now() + Duration::from_millis(20) };
+                    let outcome = courier.deliver(consignment, until, std::future::pending()).await;
+                    assert_eq!(matches!(outcome, Outcome::Delivered), is_there, "{outcome:?}");
+                }
+            }
+            if is_there && chance.random_bool(0.5) {
+                let patience = Duration::from_millis(chance.random_range(0..40));
+                let _ = tokio::time::timeout(patience, courier.flush(soon)).await;
+            }
+        }
+        let Some(gateway) = gateway.as_ref().filter(|_| is_there) else { continue };
+        // What a flush that was cut off was doing with the spool ends by itself.
+        let flushed = eventually("a whole flush", async || {
+            let flushed = courier(&url, &spool, 0).flush(soon).await.unwrap();
+            (!flushed.busy).then_some(flushed)
+        })
+        .await;
+        assert!(flushed.is_all(), "{flushed:?}");
+        for (job, values) in &newest {
+            let group = gateway.group(&[("job", job)]).await;
+            for (name, newest) in values {
+                assert_eq!(found(&group, name, &[]), Some(*newest as f64), "phase {phase}, {job}, {name}");
+            }
+        }
+    }
+}
+
+async fn what_the_text_format_does_not_allow_is_no_push_and_nothing_is_delivered_in_silence([tool]: [PathBuf; 1]) {
+    let place = Place::reserve();
+    let spool = tempfile::tempdir().unwrap();
+    for text in ["rows 5", "rows 5 1700000000000\n", "rows_total 5 # {a=\"b\"} 1\n", "{\"rows\"} 5\n", "kept 1\nrows\n"]
+    {
+        let families = MetricsText::parse(text.as_bytes());
+        let error = Push::new(key("report"), families, SystemTime::now(), &[]).unwrap_err().to_string();
+        assert!(error.starts_with("the metrics cannot be pushed: line "), "{text:?}: {error}");
+    }
+    let empty = Push::of_registry(key("report"), &Registry::new(), SystemTime::now(), &[]).await.unwrap_err();
+    assert_eq!(empty.to_string(), "there is nothing to push");
+
+    // What is a push is delivered, also after a first try that failed, or waits whole.
+    let mut courier = courier(&place.url(""), &spool, 1);
+    let fine = courier.accept(push("report", SystemTime::now(), "rows 5\nkept 1\n", &[])).await;
+    assert!(fine.is_kept());
+    let until = Instant::now() + Duration::from_secs(60);
+    let delivering = tokio::spawn(async move { courier.deliver(fine, until, std::future::pending()).await });
+    // The first try comes at once, so that by now it was refused.
+    let began = Instant::now();
+    eventually("some pauses", async || (began.elapsed() > Duration::from_millis(400)).then_some(())).await;
+    let gateway = Pushgateway::start_at(&tool, place).await;
+
+    let outcome = delivering.await.unwrap();
+
+    assert!(matches!(outcome, Outcome::Delivered), "{outcome:?}");
+    assert_eq!(pushed(gateway.group(&[("job", "report")]).await), gauges(&[("rows", 5.0), ("kept", 1.0)]));
+    let left = std::fs::read_dir(spool.path()).unwrap().count();
+    assert_eq!(left, 0);
 }

@@ -23,6 +23,7 @@ mod outage;
 mod readme;
 mod scraped;
 mod service;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         service::tests(),
         job::tests(),
         outage::tests(),
+        waiting::tests(),
         import::tests(),
         scraped::tests(),
         readme::tests(),
