@@ -49,7 +49,7 @@ docs: tools ## Write docs/metrics.md from the registry and docs/dashboards.md fr
 deny: ## Licences, sources and duplicate versions of the dependencies, where cargo-deny is installed
 	scripts/deny.sh
 
-bench: ## What single steps cost, then whole programs side by side; RECORD=1 puts the results into docs/benchmarks.md
+bench: ## What single steps cost, then whole programs side by side; RECORD=1 puts the results into docs/benchmarks.md, and into the sentences that repeat them
 	scripts/bench-peers.sh
 	$(CARGO) bench --locked --bench micro
 	$(CARGO) bench --locked --bench programs -- $(if $(RECORD),--record)
