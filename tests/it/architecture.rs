@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("server", &["api", "causes", "config", "metrics", "push", "store"]),
     ("job", &["causes", "config", "metrics", "push", "signals", "words"]),
     ("import", &["causes", "config", "job", "metrics", "signals", "store", "users", "words"]),
-    ("load", &["api", "config", "metrics", "signals"]),
+    ("load", &["api", "config", "metrics", "signals", "words"]),
 ];
 
 fn source() -> PathBuf {
