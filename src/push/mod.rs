@@ -32,7 +32,7 @@
 //! In reading order:
 //!
 //! - [`GroupingKey`]: the labels under which the gateway keeps a group, and their form in a URL.
-//! - [`PushTarget`]: where a gateway is and how to log in there, checked before anything is pushed.
+//! - [`PushTarget`]: where a gateway is and how to log in there; its URL is checked before anything is pushed.
 //! - [`PushClient`]: the gateway's protocol, one request at a time.
 //! - [`MetricsText`]: metrics that another program wrote, checked line by line.
 //! - [`Courier`]: a push that must not get lost: tried again, then spooled.
@@ -61,5 +61,5 @@ pub use delivery::{Courier, Lost, Outcome, Push};
 pub use grouping_key::{GroupingKey, InvalidGroupingKey};
 pub use periodic::{Attempt, Periodic};
 pub use spool::{Flushed, Spool, SpoolError, Undeliverable};
-pub use target::{CaFileError, Credentials, InvalidTarget, PushTarget, Secret};
+pub use target::{CaFileError, Credentials, InvalidTarget, PushTarget, Secret, check_ca_file};
 pub use text::{Family, Fault, MetricsText, Sample};
