@@ -4,10 +4,10 @@
 // Doc comments here are help texts: plain words, no markup.
 #![allow(clippy::doc_markdown, rustdoc::bare_urls)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Names the metrics file of a job for the jobs within it, so that they do not take it for their own.
 pub const METRICS_FILE_MARK: &str = "JOB_METRICS_FILE_OF_OUTER";
@@ -17,7 +17,8 @@ pub const METRICS_FILE_MARK: &str = "JOB_METRICS_FILE_OF_OUTER";
 #[command(name = "api-monitoring", version, about, max_term_width = 100)]
 #[command(override_usage = "api-monitoring [COMMAND] [OPTIONS]")]
 #[command(after_help = "\
-Every option can be given as a flag or as the environment variable named with it; the flag wins.
+Every option can be given as a flag or as the environment variable named with it; the flag wins, and an empty variable \
+counts as not set.
 
 Exit codes: 0 done, 1 failed, 2 wrong settings, 128+n ended at once by a second signal n. Those of job are its command's.")]
 struct Cli {
@@ -57,7 +58,7 @@ pub struct ServeArgs {
 
     /// A file that holds the database URL, for URLs with a password
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
-    pub database_url_file: Option<String>,
+    pub database_url_file: Option<OsString>,
 
     /// Deadline of a request, until the head of its response is ready
     #[arg(long, env = "REQUEST_TIMEOUT", value_name = "DURATION", default_value = "10s")]
@@ -108,7 +109,8 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = SECRETS)]
 pub struct GatewayArgs {
-    /// Base URL of the Pushgateway, such as http://127.0.0.1:9091; nothing is pushed without it
+    /// Base URL of the Pushgateway, such as http://127.0.0.1:9091 or https://proxy/pushgateway; nothing is pushed without
+    /// it
     #[arg(long, env = "PUSHGATEWAY_URL", value_name = "URL", hide_env_values = true)]
     pub pushgateway_url: Option<String>,
 
@@ -122,15 +124,15 @@ pub struct GatewayArgs {
 
     /// A file that holds the password; read for each push
     #[arg(long, env = "PUSHGATEWAY_PASSWORD_FILE", value_name = "FILE")]
-    pub pushgateway_password_file: Option<String>,
+    pub pushgateway_password_file: Option<OsString>,
 
     /// A file that holds a bearer token for the gateway; read for each push
     #[arg(long, env = "PUSHGATEWAY_BEARER_TOKEN_FILE", value_name = "FILE")]
-    pub pushgateway_bearer_token_file: Option<String>,
+    pub pushgateway_bearer_token_file: Option<OsString>,
 
     /// Trust the certificates in this PEM file, and no others, instead of the system's
     #[arg(long, env = "PUSHGATEWAY_CA_FILE", value_name = "FILE")]
-    pub ca_file: Option<String>,
+    pub ca_file: Option<OsString>,
 
     /// From the environment only: arguments can be read by everyone on the machine.
     #[arg(skip)]
@@ -159,7 +161,7 @@ pub struct DeliveryArgs {
 
     /// Keep pushes that could not be delivered in this folder; the next run of any job with it delivers them
     #[arg(long, env = "PUSH_SPOOL_DIR", value_name = "DIR")]
-    pub spool_dir: Option<String>,
+    pub spool_dir: Option<OsString>,
 
     /// Fail when a push was neither delivered nor spooled, though the work itself went well
     #[arg(long, env = "FAIL_ON_PUSH_ERROR", num_args = 0, default_missing_value = "true", default_value = "false")]
@@ -199,7 +201,7 @@ pub struct JobArgs {
     /// The file into which the command writes metrics of its own (text format); it finds the path in JOB_METRICS_FILE,
     /// also when this is left out: then it is a fresh temporary file
     #[arg(long, env = "JOB_METRICS_FILE", value_name = "FILE")]
-    pub metrics_file: Option<String>,
+    pub metrics_file: Option<OsString>,
 
     /// Run no command, only deliver what waits in the spool folder
     #[arg(long, env = "JOB_FLUSH", num_args = 0, default_missing_value = "true", default_value = "false")]
@@ -217,7 +219,7 @@ pub struct ImportArgs {
     /// The file to import (- for stdin), in UTF-8: CSV with the header name,email and a row a line, or a JSON object with
     /// both in each line
     #[arg(value_name = "FILE")]
-    pub file: String,
+    pub file: OsString,
 
     /// csv, jsonl, or auto: by the file's ending, else by its first character
     #[arg(long, env = "IMPORT_FORMAT", value_name = "FORMAT", default_value = "auto")]
@@ -230,7 +232,7 @@ pub struct ImportArgs {
 
     /// Append rejected rows to this file, as JSON lines with line, reason and row; without it they are said on stderr
     #[arg(long, env = "IMPORT_REJECTS", value_name = "FILE")]
-    pub rejects: Option<String>,
+    pub rejects: Option<OsString>,
 
     /// Rows that may be rejected; one more ends the import. One that takes no row fails also below that
     #[arg(long, env = "IMPORT_MAX_ERRORS", value_name = "COUNT", default_value = "1000")]
@@ -242,7 +244,7 @@ pub struct ImportArgs {
 
     /// A file that holds the database URL, for URLs with a password
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
-    pub database_url_file: Option<String>,
+    pub database_url_file: Option<OsString>,
 
     /// The job label of what is pushed
     #[arg(long, env = "PUSH_JOB", value_name = "NAME", default_value = "import-users")]
@@ -266,7 +268,7 @@ pub struct BackupArgs {
 
     /// A file that holds the database URL, for URLs with a password
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
-    pub database_url_file: Option<String>,
+    pub database_url_file: Option<OsString>,
 }
 
 const SECRETS: &str = "\
@@ -312,7 +314,7 @@ pub struct LoadArgs {
 
     /// Write the report as JSON to this file (- for stdout, which then holds nothing else)
     #[arg(long, env = "LOAD_REPORT", value_name = "FILE")]
-    pub report: Option<String>,
+    pub report: Option<OsString>,
 }
 
 /// Raw settings of `healthcheck`.
@@ -346,7 +348,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         let position = arguments.len().min(1);
         arguments.insert(position, "serve".into());
     }
-    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let matches = without_empty_variables(Cli::command(), variable).try_get_matches_from(arguments)?;
     let mut command = Cli::from_arg_matches(&matches)?.command;
     if let Some((_, matches)) = matches.subcommand() {
         match &mut command {
@@ -357,7 +359,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             Command::Job(args) => complete_job(args, matches),
             Command::Import(args) => {
                 prefer_flag(matches, &mut args.database_url, &mut args.database_url_file);
-                complete_delivery(&mut args.delivery, matches);
+                complete(&mut args.delivery.gateway, matches);
             }
             Command::Backup(args) => prefer_flag(matches, &mut args.database_url, &mut args.database_url_file),
             Command::Load(_) | Command::Healthcheck(_) | Command::Openapi => {}
@@ -366,8 +368,28 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(command)
 }
 
+/// An empty variable is one that is not set, as compose files write it: `${X:-}`. So no option reads one; an empty flag
+/// stays what it is.
+fn without_empty_variables(
+    command: clap::Command,
+    variable: impl Fn(&OsStr) -> Option<OsString> + Copy,
+) -> clap::Command {
+    let forget = move |option: Arg| {
+        let empty = option.get_env().filter(|name| variable(name).is_some_and(|value| value.is_empty()));
+        match empty.map(|name| name.to_string_lossy().into_owned()) {
+            None => option,
+            // The help names it all the same.
+            Some(name) => {
+                let help = option.get_help().cloned().unwrap_or_default();
+                option.help(format!("{help} [env: {name}=]")).env(None)
+            }
+        }
+    };
+    command.mut_subcommands(|command| command.mut_args(forget))
+}
+
 /// A flag wins over the environment, also where one names the database and the other a file that does.
-fn prefer_flag(matches: &ArgMatches, url: &mut Option<String>, file: &mut Option<String>) {
+fn prefer_flag(matches: &ArgMatches, url: &mut Option<String>, file: &mut Option<OsString>) {
     let flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
     match (flag("database_url"), flag("database_url_file")) {
         (true, false) => *file = None,
@@ -376,27 +398,13 @@ fn prefer_flag(matches: &ArgMatches, url: &mut Option<String>, file: &mut Option
     }
 }
 
-/// Takes the secrets from the environment and undoes what it says in a form of its own: an empty variable is one that is
-/// not set, as compose files write it, and the labels of the grouping stand in one, with commas.
+/// Takes the secrets from the environment, and apart what it says in a form of its own: there, the labels of the grouping
+/// stand in one variable, with commas.
 fn complete(args: &mut GatewayArgs, matches: &ArgMatches) {
     let from_environment = |id| matches.value_source(id) == Some(ValueSource::EnvVariable);
     if from_environment("push_grouping") {
-        args.push_grouping = args
-            .push_grouping
-            .iter()
-            .flat_map(|all| all.split(','))
-            .map(str::to_owned)
-            .filter(|one| !one.is_empty())
-            .collect();
-    }
-    for (id, value) in [
-        ("pushgateway_url", &mut args.pushgateway_url),
-        ("pushgateway_username", &mut args.pushgateway_username),
-        ("pushgateway_password_file", &mut args.pushgateway_password_file),
-        ("pushgateway_bearer_token_file", &mut args.pushgateway_bearer_token_file),
-        ("ca_file", &mut args.ca_file),
-    ] {
-        unset_if_empty(matches, id, value);
+        let labels = args.push_grouping.iter().flat_map(|all| all.split(','));
+        args.push_grouping = labels.map(str::to_owned).filter(|label| !label.trim().is_empty()).collect();
     }
     args.secrets =
         Secrets { password: secret("PUSHGATEWAY_PASSWORD"), bearer_token: secret("PUSHGATEWAY_BEARER_TOKEN") };
@@ -421,38 +429,23 @@ fn complete(args: &mut GatewayArgs, matches: &ArgMatches) {
     }
 }
 
-/// An empty variable is one that is not set, as compose files write it: `${X:-}`.
-fn unset_if_empty(matches: &ArgMatches, id: &str, value: &mut Option<String>) {
-    if matches.value_source(id) == Some(ValueSource::EnvVariable) && value.as_deref() == Some("") {
-        *value = None;
-    }
-}
-
-fn complete_delivery(args: &mut DeliveryArgs, matches: &ArgMatches) {
-    complete(&mut args.gateway, matches);
-    unset_if_empty(matches, "spool_dir", &mut args.spool_dir);
-    unset_if_empty(matches, "expect_every", &mut args.expect_every);
-}
-
 fn complete_job(args: &mut JobArgs, matches: &ArgMatches) {
-    complete_delivery(&mut args.delivery, matches);
-    unset_if_empty(matches, "timeout", &mut args.timeout);
-    unset_if_empty(matches, "metrics_file", &mut args.metrics_file);
+    complete(&mut args.delivery.gateway, matches);
     let from_environment = matches.value_source("metrics_file") == Some(ValueSource::EnvVariable);
-    if from_environment && args.metrics_file.as_ref().map(OsString::from) == metrics_file_of_outer() {
+    // The metrics file of a job around this one is not ours.
+    if from_environment && args.metrics_file == variable(METRICS_FILE_MARK.as_ref()) {
         args.metrics_file = None;
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a secret must not be an argument, so clap cannot take it")]
-fn secret(variable: &str) -> Option<OsString> {
-    std::env::var_os(variable).filter(|value| !value.is_empty())
+/// A secret must not be an argument, so clap cannot take it.
+fn secret(name: &str) -> Option<OsString> {
+    variable(name.as_ref()).filter(|value| !value.is_empty())
 }
 
-/// The metrics file of a job around this one, which is not ours.
-#[allow(clippy::disallowed_methods, reason = "a mark between two jobs is no setting")]
-fn metrics_file_of_outer() -> Option<OsString> {
-    std::env::var_os(METRICS_FILE_MARK)
+#[allow(clippy::disallowed_methods, reason = "the one place, beside clap, where settings come in")]
+fn variable(name: &OsStr) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 impl std::fmt::Debug for Secrets {
@@ -499,5 +492,25 @@ mod tests {
                 assert!(option.get_help().is_some(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn no_option_of_any_command_reads_an_empty_variable_and_help_still_names_it() {
+        let empty = without_empty_variables(Cli::command(), |_| Some(OsString::new()));
+        let unset = without_empty_variables(Cli::command(), |_| None);
+        let mut options = 0;
+        for (command, original) in empty.get_subcommands().zip(unset.get_subcommands()) {
+            for (option, original) in command.get_arguments().zip(original.get_arguments()) {
+                let Some(variable) = original.get_env().map(|name| name.to_string_lossy().into_owned()) else {
+                    continue;
+                };
+                let name = format!("{} --{}", command.get_name(), option.get_id());
+                assert_eq!(option.get_env(), None, "{name}");
+                let help = option.get_help().unwrap().to_string();
+                assert!(help.ends_with(&format!(" [env: {variable}=]")), "{name}: {help}");
+                options += 1;
+            }
+        }
+        assert!(options > 40, "{options}");
     }
 }

@@ -43,7 +43,11 @@ pub enum Unhealthy {
 ///
 /// When the answer is not 200 within the time-out.
 pub async fn check(config: HealthcheckConfig) -> Result<(), Unhealthy> {
-    let HealthcheckConfig { url, timeout } = config;
+    let HealthcheckConfig { url: asked, timeout } = config;
+    // What is said of it must not hold a token of its query.
+    let mut url = asked.clone();
+    url.set_query(None);
+    url.set_fragment(None);
     let no_answer = |error: reqwest::Error| {
         if error.is_timeout() {
             Unhealthy::TooLate { url: url.clone(), timeout }
@@ -53,7 +57,7 @@ pub async fn check(config: HealthcheckConfig) -> Result<(), Unhealthy> {
     };
     // Straight to the container's own address: a proxy from the environment would only be in the way.
     let client = Client::builder().no_proxy().redirect(Policy::none()).timeout(timeout).build().map_err(no_answer)?;
-    match client.get(url.clone()).send().await.map_err(no_answer)?.status() {
+    match client.get(asked).send().await.map_err(no_answer)?.status() {
         StatusCode::OK => Ok(()),
         status => Err(Unhealthy::Status { url, status }),
     }

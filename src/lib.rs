@@ -42,7 +42,7 @@
 //! - [`healthcheck`]: one question to a running API.
 //! - [`cli`], [`config`]: raw arguments, then checked settings.
 //! - [`logs`], [`signals`]: lines on stderr; a clean end, or one at once.
-//! - [`causes`], [`words`]: an error in one line; a line that nobody need read.
+//! - [`causes`], [`words`]: an error in one line; a line that nobody need read, and text that somebody asked for.
 
 pub mod metrics;
 

@@ -1,6 +1,6 @@
 //! The `api-monitoring` binary: parse, run, exit code. The only place that prints a fatal error.
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -10,17 +10,13 @@ use api_monitoring::config::{
     BackupConfig, ConfigError, HealthcheckConfig, ImportConfig, JobCall, LoadConfig, LogConfig, ServeConfig,
 };
 use api_monitoring::signals::{SecondSignal, Signals, Stop};
-use api_monitoring::words::say;
+use api_monitoring::words::{print, say, unless_closed};
 use api_monitoring::{api, backup, causes, healthcheck, import, job, load, logs, server};
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
-        Err(error) => {
-            // Help and version go to stdout and are no failure; all else is a wrong setting.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return answer(&error),
     };
     match run(command) {
         Ok(code) => code,
@@ -28,6 +24,18 @@ fn main() -> ExitCode {
             say(&causes::chain(error.as_ref()));
             exit_code(&error)
         }
+    }
+}
+
+/// Help and version go to stdout, and are what was asked for; all else is a wrong setting.
+fn answer(answer: &clap::Error) -> ExitCode {
+    let printed = answer.print().and_then(|()| std::io::stdout().flush());
+    match unless_closed(printed) {
+        Err(error) if !answer.use_stderr() => {
+            say(&format!("cannot write to stdout: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2)),
     }
 }
 
@@ -49,13 +57,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let config = HealthcheckConfig::try_from(args)?;
             runtime()?.block_on(healthcheck::check(config))?;
         }
-        Command::Openapi => {
-            match std::io::stdout().write_all(api::openapi::to_json().as_bytes()) {
-                // Whoever read it has seen enough.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-                written => written.context("cannot write the description")?,
-            }
-        }
+        Command::Openapi => print(&api::openapi::to_json()).context("cannot write to stdout")?,
     }
     Ok(ExitCode::SUCCESS)
 }

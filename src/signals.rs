@@ -38,7 +38,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: if is_ignored(hangup) { None } else { Some(signal(hangup)?) },
+            hangup: if Ignored::now().holds(hangup) { None } else { Some(signal(hangup)?) },
         })
     }
 
@@ -76,14 +76,27 @@ async fn received(signal: Option<&mut Signal>) {
     }
 }
 
-/// Whether a signal was ignored when this process began; false where that cannot be read (it can on Linux). To catch it
+/// The signals that this process ignores. One that was ignored when it began stays so, as `nohup` wants it: to catch it
 /// would undo that, for this process and for those that it starts.
-#[must_use]
-pub fn is_ignored(signal: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask & (1 << (signal.as_raw_value() - 1)) != 0
+#[derive(Debug, Clone, Copy)]
+pub struct Ignored {
+    mask: u64,
+}
+
+impl Ignored {
+    /// Those of this moment; none where that cannot be read (it can on Linux).
+    #[must_use]
+    pub fn now() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        Self { mask: mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0) }
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn holds(self, signal: SignalKind) -> bool {
+        self.mask & (1 << (signal.as_raw_value() - 1)) != 0
+    }
 }
 
 /// Tells when the first signal has come.

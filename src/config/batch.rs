@@ -1,6 +1,6 @@
 //! Settings of the batch work: `job` and `import`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -118,24 +118,18 @@ impl TryFrom<ImportArgs> for ImportConfig {
 
     fn try_from(args: ImportArgs) -> Result<Self, ConfigError> {
         Ok(Self {
-            source: match args.file.as_str() {
-                "" => return Err(refused("FILE", "", "expected a file, or - for stdin")),
-                "-" => ImportSource::Stdin,
+            source: match args.file {
+                file if file.is_empty() => return Err(refused("FILE", "", "expected a file, or - for stdin")),
+                file if file == "-" => ImportSource::Stdin,
                 file => ImportSource::File(file.into()),
             },
-            format: match args.format.as_str() {
+            format: match args.format.trim() {
                 "auto" => None,
                 "csv" => Some(ImportFormat::Csv),
                 "jsonl" => Some(ImportFormat::JsonLines),
-                other => return Err(refused("--format (IMPORT_FORMAT)", other, "expected auto, csv or jsonl")),
+                _ => return Err(refused("--format (IMPORT_FORMAT)", &args.format, "expected auto, csv or jsonl")),
             },
-            key: match args.key {
-                Some(key) if key.trim().is_empty() || key.len() > IMPORT_KEY_MAX => {
-                    let expected = format!("expected a text of 1 to {IMPORT_KEY_MAX} bytes that is not blank");
-                    return Err(refused("--key (IMPORT_KEY)", &key, expected));
-                }
-                key => key,
-            },
+            key: args.key.as_deref().map(import_key).transpose()?,
             rejects: path("--rejects (IMPORT_REJECTS)", args.rejects.as_deref())?,
             max_errors: number("--max-errors (IMPORT_MAX_ERRORS)", &args.max_errors, 0..=u64::MAX)?,
             database_url: lasting(database_url(args.database_url.as_deref(), args.database_url_file.as_deref())?)?,
@@ -145,23 +139,30 @@ impl TryFrom<ImportArgs> for ImportConfig {
     }
 }
 
+fn import_key(key: &str) -> Result<String, ConfigError> {
+    match key.trim() {
+        trimmed if trimmed.is_empty() || trimmed.len() > IMPORT_KEY_MAX => {
+            let expected = format!("expected a text of 1 to {IMPORT_KEY_MAX} bytes that is not blank");
+            Err(refused("--key (IMPORT_KEY)", key, expected))
+        }
+        trimmed => Ok(trimmed.to_owned()),
+    }
+}
+
 /// A database that outlives the import.
 fn lasting(url: DatabaseUrl) -> Result<DatabaseUrl, ConfigError> {
     if url.is_in_memory() {
         let reason = "a database in memory is gone with the import; expected one in a file";
-        return Err(refused("--database-url (DATABASE_URL)", &url.to_string(), reason));
+        return Err(refused("--database-url (DATABASE_URL)", url.to_string(), reason));
     }
     Ok(url)
 }
 
-/// The path as the command finds it, too, whichever folder it goes to.
-fn metrics_file(file: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
-    const SETTING: &str = "--metrics-file (JOB_METRICS_FILE)";
-    let file = path(SETTING, file)?;
-    let absolute = file.map(|file| {
-        std::path::absolute(&file).map_err(|error| refused(SETTING, &file.to_string_lossy(), error.to_string()))
-    });
-    absolute.transpose()
+/// The path as the command finds it, too, whichever folder it goes to. Where ours is gone, there is no such path, and the
+/// command runs all the same.
+fn metrics_file(file: Option<&OsStr>) -> Result<Option<PathBuf>, ConfigError> {
+    let file = path("--metrics-file (JOB_METRICS_FILE)", file)?;
+    Ok(file.map(|file| std::path::absolute(&file).unwrap_or(file)))
 }
 
 fn flush(args: &JobArgs) -> Result<FlushConfig, ConfigError> {

@@ -1,11 +1,13 @@
 //! Settings: raw arguments in, ready-made values out. Past this point nobody parses and nobody reads the environment.
 //!
-//! A wrong setting is one sentence that names the setting, its value and what is accepted.
+//! A wrong setting is one sentence that names the setting, its value and what is accepted. White space around a value is
+//! not part of it, but for paths and secrets, which may hold any.
 
 mod backup;
 mod batch;
 mod push;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -154,7 +156,7 @@ impl TryFrom<LoadArgs> for LoadConfig {
 
     fn try_from(args: LoadArgs) -> Result<Self, ConfigError> {
         Ok(Self {
-            target: http_url("--target (LOAD_TARGET)", &args.target)?,
+            target: base_url("--target (LOAD_TARGET)", &args.target)?,
             rate: number("--rate (LOAD_RATE)", &args.rate, 0.1..=100_000.0)?,
             duration: duration(
                 "--duration (LOAD_DURATION)",
@@ -165,8 +167,10 @@ impl TryFrom<LoadArgs> for LoadConfig {
             seed: number("--seed (LOAD_SEED)", &args.seed, 0..=u64::MAX)?,
             report: match args.report.as_deref() {
                 None => None,
-                Some("") => return Err(refused("--report (LOAD_REPORT)", "", "expected a file, or - for stdout")),
-                Some("-") => Some(ReportTarget::Stdout),
+                Some(path) if path.is_empty() => {
+                    return Err(refused("--report (LOAD_REPORT)", "", "expected a file, or - for stdout"));
+                }
+                Some(path) if path == "-" => Some(ReportTarget::Stdout),
                 Some(path) => Some(ReportTarget::File(path.into())),
             },
         })
@@ -193,25 +197,25 @@ fn missing(setting: &'static str, reason: impl Into<String>) -> ConfigError {
     ConfigError { setting, value: String::new(), reason: reason.into() }
 }
 
-fn refused(setting: &'static str, value: &str, reason: impl Into<String>) -> ConfigError {
+fn refused(setting: &'static str, value: impl fmt::Debug, reason: impl Into<String>) -> ConfigError {
     ConfigError { setting, value: format!(" {value:?}"), reason: reason.into() }
 }
 
 fn parse<T: FromStr>(setting: &'static str, value: &str, expected: &str) -> Result<T, ConfigError> {
-    value.parse().map_err(|_| refused(setting, value, expected))
+    value.trim().parse().map_err(|_| refused(setting, value, expected))
 }
 
 fn number<T>(setting: &'static str, value: &str, range: RangeInclusive<T>) -> Result<T, ConfigError>
 where
     T: FromStr + PartialOrd + fmt::Display,
 {
-    let number = value.parse().ok().filter(|number| range.contains(number));
+    let number = value.trim().parse().ok().filter(|number| range.contains(number));
     number
         .ok_or_else(|| refused(setting, value, format!("expected a number from {} to {}", range.start(), range.end())))
 }
 
 fn duration(setting: &'static str, value: &str, range: RangeInclusive<Duration>) -> Result<Duration, ConfigError> {
-    let duration = humantime::parse_duration(value).ok().filter(|duration| range.contains(duration));
+    let duration = humantime::parse_duration(value.trim()).ok().filter(|duration| range.contains(duration));
     duration.ok_or_else(|| {
         let (start, end) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
         refused(
@@ -224,7 +228,7 @@ fn duration(setting: &'static str, value: &str, range: RangeInclusive<Duration>)
 
 /// A switch: a flag alone, or a variable, which may be set to nothing.
 fn switch(setting: &'static str, value: &str) -> Result<bool, ConfigError> {
-    match value.to_ascii_lowercase().as_str() {
+    match value.trim().to_ascii_lowercase().as_str() {
         "" | "0" | "false" | "no" | "off" => Ok(false),
         "1" | "true" | "yes" | "on" => Ok(true),
         _ => Err(refused(setting, value, "expected true or false")),
@@ -235,17 +239,24 @@ fn log_filter(value: &str) -> Result<EnvFilter, ConfigError> {
     const SETTING: &str = "--log (RUST_LOG)";
     const EXPECTED: &str = "expected a level (error, warn, info, debug, trace, off), or directives such as \
                             info,http_request=warn";
-    // The filter would take a mistyped level for the name of a target, and silence all others.
+    let directives: Vec<&str> = value.split(',').map(str::trim).collect();
+    // The filter would take a mistyped level, or one with a blank beside it, for the name of a target, and silence all
+    // others.
     let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
-    if !value.split(',').all(|directive| directive.contains(['=', '[']) || is_level(directive.trim())) {
+    let is_usable = |directive: &&str| match directive.split_once('=') {
+        _ if directive.contains('[') => true,
+        Some((target, _)) => !target.is_empty() && !directive.contains(char::is_whitespace),
+        None => is_level(directive),
+    };
+    if !directives.iter().all(is_usable) {
         return Err(refused(SETTING, value, EXPECTED));
     }
-    let filter = EnvFilter::builder().parse(value);
+    let filter = EnvFilter::builder().parse(directives.join(","));
     filter.map_err(|error| refused(SETTING, value, format!("{EXPECTED} ({error})")))
 }
 
 fn log_format(value: &str) -> Result<LogFormat, ConfigError> {
-    match value {
+    match value.trim() {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => Err(refused("--log-format (LOG_FORMAT)", value, "expected text or json")),
@@ -254,24 +265,32 @@ fn log_format(value: &str) -> Result<LogFormat, ConfigError> {
 
 fn http_url(setting: &'static str, value: &str) -> Result<Url, ConfigError> {
     const EXPECTED: &str = "expected a URL such as http://127.0.0.1:8000, without user name and password";
-    if value.contains('@') {
-        // What stands before it may be a password.
-        return Err(ConfigError { setting, value: String::new(), reason: EXPECTED.to_owned() });
-    }
-    let url: Option<Url> = value.parse().ok();
+    let url: Option<Url> = value.trim().parse().ok().filter(|_| !value.contains('@'));
     url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or_else(|| refused(setting, value, EXPECTED))
+        .ok_or_else(|| refused_url(setting, value, EXPECTED))
 }
 
-fn path(setting: &'static str, value: Option<&str>) -> Result<Option<PathBuf>, ConfigError> {
+/// A URL before the paths of an API.
+fn base_url(setting: &'static str, value: &str) -> Result<Url, ConfigError> {
+    const EXPECTED: &str = "expected a URL such as http://127.0.0.1:8000, without query and fragment";
+    let url = http_url(setting, value)?;
+    if url.query().is_some() || url.fragment().is_some() { Err(refused_url(setting, value, EXPECTED)) } else { Ok(url) }
+}
+
+/// A URL that cannot be used. It is repeated where it cannot hold a password, before an `@`, or a token, in its query.
+fn refused_url(setting: &'static str, value: &str, reason: impl Into<String>) -> ConfigError {
+    if value.contains(['@', '?', '#']) { missing(setting, reason) } else { refused(setting, value, reason) }
+}
+
+fn path(setting: &'static str, value: Option<&OsStr>) -> Result<Option<PathBuf>, ConfigError> {
     match value {
-        Some("") => Err(refused(setting, "", "expected a path")),
+        Some(value) if value.is_empty() => Err(refused(setting, "", "expected a path")),
         value => Ok(value.map(PathBuf::from)),
     }
 }
 
 /// The database URL, from the setting itself or from a file. Its value is never repeated: it may hold a password.
-fn database_url(url: Option<&str>, file: Option<&str>) -> Result<DatabaseUrl, ConfigError> {
+fn database_url(url: Option<&str>, file: Option<&OsStr>) -> Result<DatabaseUrl, ConfigError> {
     const URL: &str = "--database-url (DATABASE_URL)";
     const FILE: &str = "--database-url-file (DATABASE_URL_FILE)";
     let secret = |setting, reason: String| ConfigError { setting, value: String::new(), reason };
@@ -282,10 +301,10 @@ fn database_url(url: Option<&str>, file: Option<&str>) -> Result<DatabaseUrl, Co
         (None, Some(path)) => {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| refused(FILE, path, format!("the file cannot be read: {error}")))?;
-            (FILE, text.trim_end_matches(['\r', '\n']).to_owned())
+            (FILE, text)
         }
     };
-    text.parse().map_err(|error: crate::store::InvalidDatabaseUrl| secret(setting, error.to_string()))
+    text.trim().parse().map_err(|error: crate::store::InvalidDatabaseUrl| secret(setting, error.to_string()))
 }
 
 #[cfg(test)]

@@ -1,19 +1,29 @@
 //! Settings of pushing: the gateway, the group, the delivery.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ConfigError, duration, missing, path, refused, switch};
+use super::{ConfigError, duration, missing, path, refused, refused_url, switch};
 use crate::causes;
 use crate::cli::{DeliveryArgs, GatewayArgs, ServeArgs};
-use crate::push::{Credentials, GroupingKey, InvalidTarget, PushTarget, Secret};
+use crate::push::{Credentials, GroupingKey, InvalidTarget, PushTarget, Secret, check_ca_file};
 
 pub(super) const GATEWAY_URL: &str = "--pushgateway-url (PUSHGATEWAY_URL)";
 
 const GATEWAY_USERNAME: &str = "--pushgateway-username (PUSHGATEWAY_USERNAME)";
 
 pub(super) const SPOOL_DIR: &str = "--spool-dir (PUSH_SPOOL_DIR)";
+
+const PASSWORD: &str = "PUSHGATEWAY_PASSWORD";
+
+const PASSWORD_FILE: &str = "--pushgateway-password-file (PUSHGATEWAY_PASSWORD_FILE)";
+
+const TOKEN: &str = "PUSHGATEWAY_BEARER_TOKEN";
+
+const TOKEN_FILE: &str = "--pushgateway-bearer-token-file (PUSHGATEWAY_BEARER_TOKEN_FILE)";
+
+const CA_FILE: &str = "--ca-file (PUSHGATEWAY_CA_FILE)";
 
 /// How a service pushes its metrics.
 #[derive(Debug)]
@@ -73,7 +83,10 @@ pub(super) fn push(args: &ServeArgs) -> Result<Option<PushConfig>, ConfigError> 
     let range = Duration::from_millis(100)..=Duration::from_hours(24);
     let interval = duration("--push-interval (PUSH_INTERVAL)", &args.push_interval, range)?;
     let delete_on_exit = switch("--push-delete-on-exit (PUSH_DELETE_ON_EXIT)", &args.push_delete_on_exit)?;
-    Ok(target(&args.gateway)?.map(|target| PushConfig { target, key, interval, delete_on_exit }))
+    let target = target(&args.gateway)?;
+    // A service that could not push would be a service that nobody hears of; a job must run all the same.
+    check_files(&args.gateway)?;
+    Ok(target.map(|target| PushConfig { target, key, interval, delete_on_exit }))
 }
 
 /// What is pushed about a job of this name; `own` are labels that the metrics have themselves.
@@ -118,9 +131,10 @@ pub(super) fn grouping(
     own: &[&str],
 ) -> Result<GroupingKey, ConfigError> {
     const GROUPING: &str = "--push-grouping (PUSH_GROUPING)";
-    let key = GroupingKey::new(job).map_err(|error| refused(setting, job, error.to_string()))?;
+    let key = GroupingKey::new(job.trim()).map_err(|error| refused(setting, job, error.to_string()))?;
     args.push_grouping.iter().try_fold(key, |key, label| {
         let (name, value) = label
+            .trim()
             .split_once('=')
             .ok_or_else(|| refused(GROUPING, label, "expected NAME=VALUE, such as instance=db1"))?;
         if own.contains(&name) {
@@ -130,62 +144,81 @@ pub(super) fn grouping(
     })
 }
 
-/// The gateway, with what it takes to log in there; `None` without a URL.
+/// The gateway, with what it takes to log in there; `None` without a URL. No file is read: one that is missing for the
+/// moment must not stop a job.
 pub(super) fn target(args: &GatewayArgs) -> Result<Option<PushTarget>, ConfigError> {
     let credentials = credentials(args)?;
+    let ca_file = path(CA_FILE, args.ca_file.as_deref())?;
     let Some(url) = &args.pushgateway_url else { return Ok(None) };
-    let target: PushTarget = url.parse().map_err(|error: InvalidTarget| {
-        // What stands before an @ may be a password.
-        if url.contains('@') {
-            missing(GATEWAY_URL, error.to_string())
-        } else {
-            refused(GATEWAY_URL, url, error.to_string())
-        }
-    })?;
+    let parsed = url.trim().parse::<PushTarget>();
+    let target = parsed.map_err(|error: InvalidTarget| refused_url(GATEWAY_URL, url, error.to_string()))?;
     let target = match credentials {
-        Some(Credentials::Basic { ref username, .. }) if username.contains(':') => {
-            return Err(refused(GATEWAY_USERNAME, username, "expected a name without a colon"));
-        }
         Some(credentials) => target.with_credentials(credentials),
         None => target,
     };
+    Ok(Some(match ca_file {
+        Some(file) => target.with_ca_file(file),
+        None => target,
+    }))
+}
+
+/// Whether what only pushing needs is there now: the password or token, and the authorities.
+fn check_files(args: &GatewayArgs) -> Result<(), ConfigError> {
+    if args.pushgateway_username.is_some() && password(args)?.is_none() {
+        return Err(missing(GATEWAY_USERNAME, "a password is missing: PUSHGATEWAY_PASSWORD, or a file that holds it"));
+    }
+    for (variable, file_setting, secret) in
+        [(PASSWORD, PASSWORD_FILE, password(args)?), (TOKEN, TOKEN_FILE, token(args)?)]
+    {
+        let Some(secret) = secret else { continue };
+        secret.reveal().map_err(|error| match &secret {
+            Secret::Value(_) => missing(variable, error.to_string()),
+            Secret::File(file) => refused(file_setting, file, error.to_string()),
+        })?;
+    }
     match &args.ca_file {
-        None => Ok(Some(target)),
-        Some(file) => target
-            .with_ca_file(Path::new(file))
-            .map(Some)
-            .map_err(|error| refused("--ca-file (PUSHGATEWAY_CA_FILE)", file, causes::chain(&error))),
+        Some(file) if args.pushgateway_url.is_some() => {
+            check_ca_file(Path::new(file)).map_err(|error| refused(CA_FILE, file, causes::chain(&error)))
+        }
+        _ => Ok(()),
     }
 }
 
 fn credentials(args: &GatewayArgs) -> Result<Option<Credentials>, ConfigError> {
-    let password = secret(
-        "PUSHGATEWAY_PASSWORD",
-        args.secrets.password.as_deref(),
-        "--pushgateway-password-file (PUSHGATEWAY_PASSWORD_FILE)",
-        args.pushgateway_password_file.as_deref(),
-    )?;
-    let token = secret(
-        "PUSHGATEWAY_BEARER_TOKEN",
-        args.secrets.bearer_token.as_deref(),
-        "--pushgateway-bearer-token-file (PUSHGATEWAY_BEARER_TOKEN_FILE)",
-        args.pushgateway_bearer_token_file.as_deref(),
-    )?;
-    match (&args.pushgateway_username, password, token) {
+    let username = args.pushgateway_username.as_deref().map(username).transpose()?;
+    match (username, password(args)?, token(args)?) {
         (None, None, None) => Ok(None),
-        (Some(username), Some(password), None) => Ok(Some(Credentials::Basic { username: username.clone(), password })),
+        // A password that is missing for the moment is found out when it is needed.
+        (Some(username), password, None) => {
+            let password = password.unwrap_or_else(|| Secret::Value(OsString::new()));
+            Ok(Some(Credentials::Basic { username, password }))
+        }
         (None, None, Some(token)) => Ok(Some(Credentials::Bearer(token))),
-        (Some(username), None, None) => Err(refused(
-            GATEWAY_USERNAME,
-            username,
-            "a password is missing: PUSHGATEWAY_PASSWORD, or a file that holds it",
-        )),
         (None, Some(_), None) => Err(missing(GATEWAY_USERNAME, "a password is given, and no user name")),
-        (_, _, Some(_)) => Err(missing(
-            "PUSHGATEWAY_BEARER_TOKEN",
-            "a user name or password is given too; the gateway takes one or the other",
-        )),
+        (_, _, Some(_)) => {
+            Err(missing(TOKEN, "a user name or password is given too; the gateway takes one or the other"))
+        }
     }
+}
+
+/// A user name; never repeated, since it may be `name:password`.
+fn username(name: &str) -> Result<String, ConfigError> {
+    match name.trim() {
+        "" => Err(missing(GATEWAY_USERNAME, "expected a name that is not blank")),
+        name if name.contains(':') => Err(missing(GATEWAY_USERNAME, "expected a name without a colon")),
+        name if name.contains(char::is_control) => {
+            Err(missing(GATEWAY_USERNAME, "expected a name without control characters"))
+        }
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn password(args: &GatewayArgs) -> Result<Option<Secret>, ConfigError> {
+    secret(PASSWORD, args.secrets.password.as_deref(), PASSWORD_FILE, args.pushgateway_password_file.as_deref())
+}
+
+fn token(args: &GatewayArgs) -> Result<Option<Secret>, ConfigError> {
+    secret(TOKEN, args.secrets.bearer_token.as_deref(), TOKEN_FILE, args.pushgateway_bearer_token_file.as_deref())
 }
 
 /// A secret from the environment or from a file; never repeated.
@@ -193,21 +226,12 @@ fn secret(
     variable: &'static str,
     value: Option<&OsStr>,
     file_setting: &'static str,
-    file: Option<&str>,
+    file: Option<&OsStr>,
 ) -> Result<Option<Secret>, ConfigError> {
-    let (setting, shown, secret) = match (value, file) {
-        (None, None) => return Ok(None),
-        (Some(_), Some(_)) => {
-            return Err(missing(variable, format!("{file_setting} is given too; give only one of them")));
-        }
-        (Some(value), None) => match value.to_str() {
-            Some(value) => (variable, String::new(), Secret::Value(value.to_owned())),
-            None => return Err(missing(variable, "it is not UTF-8")),
-        },
-        (None, Some(file)) => (file_setting, format!(" {file:?}"), Secret::File(file.into())),
-    };
-    match secret.reveal() {
-        Ok(_) => Ok(Some(secret)),
-        Err(error) => Err(ConfigError { setting, value: shown, reason: error.to_string() }),
+    match (value, path(file_setting, file)?) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(missing(variable, format!("{file_setting} is given too; give only one of them"))),
+        (Some(value), None) => Ok(Some(Secret::Value(value.to_owned()))),
+        (None, Some(file)) => Ok(Some(Secret::File(file))),
     }
 }

@@ -13,15 +13,16 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::signal::{self, Signal};
 use nix::sys::time::{TimeVal, TimeValLike};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::{Pid, getpgrp, tcgetpgrp};
+use nix::unistd::{getpgrp, tcgetpgrp};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, test_kill_process_group, waitpgid,
+};
 use tokio::process::Child;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal as listen};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -29,7 +30,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::OWN_FAILURE;
 use crate::config::{JobCommand, METRICS_FILE_MARK};
 use crate::metrics::Usage;
-use crate::signals::is_ignored;
+use crate::signals::Ignored;
 
 /// Names the file into which the command may write metrics of its own.
 pub const METRICS_FILE_VARIABLE: &str = "JOB_METRICS_FILE";
@@ -41,6 +42,24 @@ const NOT_FOUND: u8 = 127;
 
 /// How often it is asked whether a group that was told to end is gone.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The last signal that a system may have: Linux counts to 64.
+const LAST_SIGNAL: i32 = 64;
+
+/// The signals that are not passed on. Two cannot be caught; some are a fault of the process that gets them. SIGCHLD is
+/// about the command, SIGPIPE about our own output. The terminal stops whoever uses it from the background.
+const NOT_PASSED_ON: [Signal; 10] = [
+    Signal::KILL,
+    Signal::STOP,
+    Signal::ILL,
+    Signal::BUS,
+    Signal::FPE,
+    Signal::SEGV,
+    Signal::CHILD,
+    Signal::PIPE,
+    Signal::TTIN,
+    Signal::TTOU,
+];
 
 /// How a command ended.
 #[derive(Debug)]
@@ -72,32 +91,33 @@ enum Receiver {
     Group,
 }
 
-/// The signals that are passed on.
+/// The signals that are passed on: all that can be.
 #[derive(Debug)]
 pub struct Forwarded {
     streams: Vec<(Signal, Stream)>,
 }
 
 impl Forwarded {
-    /// Catches, from now on, what would end the wrapper. What is ignored already stays ignored, as `nohup` wants it.
+    /// Catches them from now on. What is ignored already stays ignored, as `nohup` wants it.
     ///
     /// # Errors
     ///
     /// When the system refuses to install a handler.
     pub fn catch() -> io::Result<Self> {
+        let ignored = Ignored::now();
+        // At a terminal Ctrl-Z stops the command as it does us; the shell waits for that.
+        let stopped_together = Receiver::now() == Receiver::Process;
+        let is_left_out =
+            |signal: &Signal| NOT_PASSED_ON.contains(signal) || (*signal == Signal::TSTP && stopped_together);
         let mut streams = Vec::new();
-        for (signal, kind) in [
-            (Signal::SIGTERM, SignalKind::terminate()),
-            (Signal::SIGINT, SignalKind::interrupt()),
-            (Signal::SIGHUP, SignalKind::hangup()),
-            (Signal::SIGQUIT, SignalKind::quit()),
-            (Signal::SIGUSR1, SignalKind::user_defined1()),
-            (Signal::SIGUSR2, SignalKind::user_defined2()),
-        ] {
-            if !is_ignored(kind) {
+        for signal in (1..=LAST_SIGNAL).filter_map(signal_of).filter(|signal| !is_left_out(signal)) {
+            let kind = SignalKind::from_raw(signal.as_raw());
+            if !ignored.holds(kind) {
                 streams.push((signal, listen(kind)?));
             }
         }
+        // Of a stop and a continuation that come together, the continuation is the later one.
+        streams.sort_by_key(|(signal, _)| *signal == Signal::CONT);
         Ok(Self { streams })
     }
 
@@ -111,9 +131,47 @@ impl Forwarded {
         .await
     }
 
-    /// Resolves at the next signal.
+    /// Resolves at the next signal that asks for an end.
     pub async fn any(&mut self) {
-        self.next().await;
+        loop {
+            match self.next().await {
+                Signal::TSTP => {
+                    self.stop();
+                }
+                // Without a handler, nothing comes of them either.
+                Signal::CONT | Signal::WINCH | Signal::URG => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Stops this process, unless it was told to go on since; then it gives that signal, which is still to be passed on.
+    fn stop(&mut self) -> Option<Signal> {
+        let mut context = Context::from_waker(Waker::noop());
+        let (go_on, stream) = self.streams.iter_mut().find(|(signal, _)| *signal == Signal::CONT)?;
+        if stream.poll_recv(&mut context).is_ready() {
+            return Some(*go_on);
+        }
+        let _ = kill_process(getpid(), Signal::STOP);
+        None
+    }
+}
+
+/// The signal of that number, if there is one.
+#[cfg(target_os = "linux")]
+fn signal_of(number: i32) -> Option<Signal> {
+    rustix_libc_wrappers::process::SignalExt::from_raw(number)
+}
+
+/// The signal of that number, if there is one.
+#[cfg(not(target_os = "linux"))]
+fn signal_of(number: i32) -> Option<Signal> {
+    Signal::from_named_raw(number)
+}
+
+impl Receiver {
+    fn now() -> Self {
+        if at_a_terminal() { Self::Process } else { Self::Group }
     }
 }
 
@@ -121,7 +179,7 @@ impl Running {
     /// Starts a command; its time-out runs from now.
     #[must_use]
     pub fn start(command: &JobCommand, metrics_file: Option<&Path>) -> Self {
-        let receiver = if at_a_terminal() { Receiver::Process } else { Receiver::Group };
+        let receiver = Receiver::now();
         let prepare = |mut process: tokio::process::Command| {
             process.args(&command.arguments);
             if let Some(file) = metrics_file {
@@ -155,7 +213,7 @@ impl Running {
             Ok(child) => child,
             Err(ended) => return ended,
         };
-        let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw) else {
+        let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
             return Ended {
                 exit_code: OWN_FAILURE,
                 usage: None,
@@ -173,19 +231,26 @@ impl Running {
                 status = child.wait() => break status,
                 signal = signals.next() => {
                     target.forward(signal);
-                    if matches!(signal, Signal::SIGTERM | Signal::SIGINT) {
-                        outlive_until = Some(Instant::now() + kill_after);
+                    match signal {
+                        Signal::TERM | Signal::INT => outlive_until = Some(Instant::now() + kill_after),
+                        // The command has stopped; a shell that has both in the foreground waits until we have, too.
+                        Signal::TSTP => {
+                            if let Some(go_on) = signals.stop() {
+                                target.forward(go_on);
+                            }
+                        }
+                        _ => {}
                     }
                 }
                 () = at(terminate_at) => {
-                    target.send(Signal::SIGTERM);
+                    target.send(Signal::TERM);
                     // A stopped process would not notice.
-                    target.send(Signal::SIGCONT);
+                    target.send(Signal::CONT);
                     terminate_at = None;
                     kill_at = Some(Instant::now() + kill_after);
                 }
                 () = at(kill_at.filter(|_| terminate_at.is_none())) => {
-                    target.send(Signal::SIGKILL);
+                    target.send(Signal::KILL);
                     // Sent once more if need be: what the command starts meanwhile belongs to its group too.
                     kill_at = Some(Instant::now() + ASK_AGAIN);
                 }
@@ -222,9 +287,9 @@ struct Target {
 impl Target {
     /// Passes on a signal that the wrapper got.
     fn forward(self, signal: Signal) {
-        // What the terminal sends (Ctrl-C, Ctrl-\) the command in its group has got already; a second one makes many
-        // programs give up at once.
-        let from_the_terminal = matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
+        // What the terminal sends (Ctrl-C, Ctrl-\, a new size) the command in its group has got already; a second one
+        // makes many programs give up at once.
+        let from_the_terminal = matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH);
         if self.receiver == Receiver::Group || !from_the_terminal {
             self.send(signal);
         }
@@ -233,18 +298,18 @@ impl Target {
     fn send(self, signal: Signal) {
         // It may have ended meanwhile.
         let _ = match self.receiver {
-            Receiver::Process => signal::kill(self.pid, signal),
-            Receiver::Group => signal::killpg(self.pid, signal),
+            Receiver::Process => kill_process(self.pid, signal),
+            Receiver::Group => kill_process_group(self.pid, signal),
         };
     }
 
     /// Waits until nothing of the group is left, and ends what is left at `kill_at`.
     async fn outlast(self, kill_at: Instant) {
-        while signal::killpg(self.pid, None) != Err(Errno::ESRCH) {
+        while test_kill_process_group(self.pid) != Err(rustix::io::Errno::SRCH) {
             // As a container's first process we inherit what is left of the group, and must bury it.
-            let _ = waitpid(Pid::from_raw(-self.pid.as_raw()), Some(WaitPidFlag::WNOHANG));
+            let _ = waitpgid(self.pid, WaitOptions::NOHANG);
             if Instant::now() >= kill_at {
-                return self.send(Signal::SIGKILL);
+                return self.send(Signal::KILL);
             }
             sleep(ASK_AGAIN).await;
         }

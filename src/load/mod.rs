@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::{LoadConfig, ReportTarget};
 use crate::signals::Stop;
+use crate::words::{print, unless_closed};
 
 pub use mix::{Mix, Planned};
 pub use report::{Answer, NoAnswer, OperationReport, Quantiles, Report, Run, StatusReport, Tally};
@@ -59,6 +60,9 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
+    /// Nor can what goes to stdout.
+    #[error("cannot write the report to stdout")]
+    Stdout(#[source] std::io::Error),
 }
 
 /// Sends traffic until the duration is over or `stop` resolves, waits for what is in flight, and writes the report: a
@@ -66,7 +70,8 @@ pub enum LoadError {
 ///
 /// # Errors
 ///
-/// Before the first request when the target cannot be reached or the report not be written.
+/// Before the first request when the target cannot be reached or the report's file not be made; at the end when there is no
+/// room for the report.
 pub async fn run(config: LoadConfig, stop: Stop) -> Result<(), LoadError> {
     let report_file = match &config.report {
         Some(ReportTarget::File(path)) => Some(ReportFile::create(path)?),
@@ -79,9 +84,7 @@ pub async fn run(config: LoadConfig, stop: Stop) -> Result<(), LoadError> {
         file.finish(&json)?;
     }
     let text = if config.report == Some(ReportTarget::Stdout) { json } else { report.to_string() };
-    // A reader that went away (`| head`) is no failure of the run.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    print(&text).map_err(LoadError::Stdout)
 }
 
 /// A connection without a request, so that the service counts nothing.
@@ -266,7 +269,7 @@ impl ReportFile {
     fn finish(self, text: &str) -> Result<(), LoadError> {
         match self {
             Self::Write { path, mut file } => {
-                file.write_all(text.as_bytes()).map_err(|source| LoadError::Report { path, source })
+                unless_closed(file.write_all(text.as_bytes())).map_err(|source| LoadError::Report { path, source })
             }
             Self::Replace { path, mut partial } => {
                 let written = partial.write_all(text.as_bytes());

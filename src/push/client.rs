@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -16,7 +17,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::grouping_key::GroupingKey;
 use super::payload::InvalidPush;
-use super::target::{Credentials, PushTarget, Secret};
+use super::target::{CaFileError, Credentials, PushTarget, Secret, authorities};
 
 /// How long one request may take, unless its caller has less time.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,11 +64,20 @@ pub enum PushError {
     /// The password or token cannot be had.
     #[error("the {what} cannot be used")]
     Secret {
-        /// Password or token.
-        what: &'static str,
+        /// Password or token, and the file that should hold it.
+        what: String,
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// The certificates of the authorities to trust cannot be had.
+    #[error("the CA file {} cannot be used", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CaFileError,
     },
     /// No client can be built, for lack of authorities, say.
     #[error("no connection can be prepared")]
@@ -154,8 +164,14 @@ impl PushClient {
     ///
     /// # Errors
     ///
-    /// When the target is https and there are no authorities to vouch for it.
+    /// When the CA file cannot be used, or when the target is https and there are no authorities to vouch for it.
     pub fn new(target: PushTarget) -> Result<Self, PushError> {
+        if let Some(path) = &target.ca_file {
+            let unusable = |source| PushError::CaFile { path: path.clone(), source };
+            let authorities = authorities(path).map_err(unusable)?;
+            let http = builder(&target).tls_certs_only(authorities).build().map_err(|error| unusable(error.into()))?;
+            return Ok(Self { http, target });
+        }
         let http = match builder(&target).build() {
             Ok(http) => http,
             // A machine without authorities, such as a minimal container, can still push where none are needed.
@@ -250,10 +266,9 @@ impl PushClient {
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, PushError> {
-        let mut url = self.target.url.clone();
-        url.set_path(path);
-        let request = self.http.request(method, url);
-        let reveal = |what, secret: &Secret| secret.reveal().map_err(|source| PushError::Secret { what, source });
+        let request = self.http.request(method, self.target.url_of(path));
+        let unusable = |what, secret: &Secret, source| PushError::Secret { what: secret.named(what), source };
+        let reveal = |what, secret: &Secret| secret.reveal().map_err(|source| unusable(what, secret, source));
         Ok(match &self.target.credentials {
             None => request,
             Some(Credentials::Basic { username, password }) => {
@@ -262,7 +277,7 @@ impl PushClient {
             Some(Credentials::Bearer(token)) => {
                 let token = format!("Bearer {}", reveal("bearer token", token)?);
                 let mut header = HeaderValue::try_from(token).map_err(|_| PushError::Secret {
-                    what: "bearer token",
+                    what: "bearer token".to_owned(),
                     source: std::io::Error::new(std::io::ErrorKind::InvalidData, "it cannot stand in a header"),
                 })?;
                 header.set_sensitive(true);
@@ -273,10 +288,7 @@ impl PushClient {
 }
 
 fn builder(target: &PushTarget) -> ClientBuilder {
-    let mut builder = Client::builder().redirect(Policy::custom(follow)).referer(false);
-    if let Some(authorities) = &target.authorities {
-        builder = builder.tls_certs_only(authorities.clone());
-    }
+    let builder = Client::builder().redirect(Policy::custom(follow)).referer(false);
     if is_this_machine(target) { builder.no_proxy() } else { builder }
 }
 

@@ -32,7 +32,7 @@
 //! In reading order:
 //!
 //! - [`GroupingKey`]: the labels under which the gateway keeps a group, and their form in a URL.
-//! - [`PushTarget`]: where a gateway is and how to log in there, checked before anything is pushed.
+//! - [`PushTarget`]: where a gateway is and how to log in there; its URL is checked before anything is pushed.
 //! - [`PushClient`]: the gateway's protocol, one request at a time.
 //! - [`MetricsText`]: metrics that another program wrote, checked line by line.
 //! - [`Push`]: families for one group that all tell of one moment.
@@ -72,5 +72,5 @@ pub use grouping_key::{GroupingKey, InvalidGroupingKey};
 pub use payload::{InvalidPush, Push};
 pub use periodic::{Attempt, Periodic};
 pub use spool::{Spool, SpoolError, Undeliverable};
-pub use target::{CaFileError, Credentials, InvalidTarget, PushTarget, Secret};
+pub use target::{CaFileError, Credentials, InvalidTarget, PushTarget, Secret, check_ca_file};
 pub use text::{Family, Fault, MetricsText, Sample};

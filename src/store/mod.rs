@@ -76,33 +76,44 @@ enum Target {
 /// Why a database URL was refused. It does not repeat the URL, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidDatabaseUrl(&'static str);
+pub struct InvalidDatabaseUrl(String);
 
 impl FromStr for DatabaseUrl {
     type Err = InvalidDatabaseUrl;
 
     fn from_str(url: &str) -> Result<Self, InvalidDatabaseUrl> {
         const ACCEPTED: &str = "expected sqlite://PATH, such as sqlite://data/users.db, or sqlite::memory:";
+        let refused = |reason: &str| Err(InvalidDatabaseUrl(reason.to_owned()));
         if url == "sqlite::memory:" {
             return Ok(Self(Target::SqliteMemory));
         }
         if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            return Err(InvalidDatabaseUrl(
-                "PostgreSQL is not supported by this version; expected sqlite://PATH or sqlite::memory:",
-            ));
+            return refused("PostgreSQL is not supported by this version; expected sqlite://PATH or sqlite::memory:");
         }
         match url.strip_prefix("sqlite://") {
             // SQLite's own words for memory and for URLs: each connection would get a database of its own.
-            Some(path) if path.starts_with(':') || path.starts_with("file:") => Err(InvalidDatabaseUrl(ACCEPTED)),
+            Some(path) if path.starts_with(':') || path.starts_with("file:") => refused(ACCEPTED),
             Some(path) if path.contains(['?', '#']) => {
-                Err(InvalidDatabaseUrl("a SQLite URL takes no parameters; expected sqlite://PATH or sqlite::memory:"))
+                refused("a SQLite URL takes no parameters; expected sqlite://PATH or sqlite::memory:")
             }
             Some(path) if !path.is_empty() && !path.ends_with('/') && !path.contains('\0') => {
                 Ok(Self(Target::SqliteFile(path.into())))
             }
-            _ => Err(InvalidDatabaseUrl(ACCEPTED)),
+            Some(_) => refused(ACCEPTED),
+            None => match scheme(url) {
+                Some(scheme) => refused(&format!("databases of the scheme {scheme} are not supported; {ACCEPTED}")),
+                None => refused(ACCEPTED),
+            },
         }
     }
+}
+
+/// A URL's scheme (RFC 3986, 3.1). Only what `://` follows: before a colon alone may stand a user name.
+fn scheme(url: &str) -> Option<&str> {
+    let (scheme, _) = url.split_once("://")?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    is_scheme.then_some(scheme)
 }
 
 impl DatabaseUrl {

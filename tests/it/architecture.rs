@@ -26,12 +26,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("job", &["causes", "config", "metrics", "push", "signals", "words"]),
     ("import", &["causes", "config", "job", "metrics", "signals", "store", "users", "words"]),
     ("backup", &["causes", "config", "signals", "store", "words"]),
-    ("load", &["api", "config", "metrics", "signals"]),
+    ("load", &["api", "config", "metrics", "signals", "words"]),
     ("lib", &[]),
     (
         "main",
         &[
             "api",
+            "backup",
             "causes",
             "cli",
             "config",

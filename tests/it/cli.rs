@@ -1,6 +1,8 @@
 //! The command line: help, exit codes, wrong settings.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal::SIGTERM;
@@ -203,10 +205,6 @@ async fn words_that_no_command_knows_are_refused() {
     }
 }
 
-/// The variables of pushing and jobs that may be set to nothing, as compose files write it.
-const UNSET_IF_EMPTY: [&str; 6] =
-    ["PUSHGATEWAY_URL", "PUSHGATEWAY_CA_FILE", "PUSH_SPOOL_DIR", "JOB_EXPECT_EVERY", "JOB_TIMEOUT", "JOB_METRICS_FILE"];
-
 #[tokio::test]
 async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
     const ADDRESS: &str = "expected an address and port such as 127.0.0.1:8000";
@@ -225,7 +223,8 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
     const EVERY: &str = "expected a duration with its unit, such as 8s or 500ms, from 1s to ";
     const NAME: &str = "a job's name must not be empty or blank";
     const GATEWAY: &str = "expected a URL with scheme and host, such as http://127.0.0.1:9091";
-    const NO_PATH: &str = "expected a URL without path, query and fragment, such as http://127.0.0.1:9091";
+    const NO_METRICS: &str = "expected a URL without /metrics at its end, such as http://127.0.0.1:9091 or \
+                              https://proxy/pushgateway";
     const KEY: &str = "expected a text of 1 to 200 bytes that is not blank";
     const PAIR: &str = "expected NAME=VALUE, such as instance=db1";
     let long_key = "x".repeat(201);
@@ -264,6 +263,8 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
         ("serve", "--log", "RUST_LOG", "", FILTER, "empty"),
         ("serve", "--log", "RUST_LOG", "loud", FILTER, "a mistyped level, which would silence all else as a target"),
         ("serve", "--log", "RUST_LOG", "info,http_request=loud", FILTER, "no level"),
+        ("serve", "--log", "RUST_LOG", "info,http_request = warn", FILTER, "blanks that would belong to the target"),
+        ("serve", "--log", "RUST_LOG", "info,=warn", FILTER, "no target"),
         ("serve", "--seed", "API_SEED", "-1", SEED, "negative"),
         ("serve", "--seed", "API_SEED", "18446744073709551616", SEED, "2^64"),
         ("serve", "--seed", "API_SEED", "", SEED, "empty"),
@@ -334,16 +335,21 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
         ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "ftp://127.0.0.1:9091", GATEWAY, "another scheme"),
         ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://", GATEWAY, "no host"),
         ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h:65536", GATEWAY, "a port beyond the last"),
-        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h/metrics", NO_PATH, "a path"),
-        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h/metrics/job/backup", NO_PATH, "the path of a group"),
-        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h/?a=b", NO_PATH, "a query"),
-        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h/#a", NO_PATH, "a fragment"),
-        ("job", "--push-grouping", "PUSH_GROUPING", "zone", PAIR, "no value"),
-        ("job", "--ca-file", "PUSHGATEWAY_CA_FILE", "/nonexistent/ca", "the file cannot be read: ", "not there"),
-        ("job", "--ca-file", "PUSHGATEWAY_CA_FILE", "/", "the file cannot be read: Is a directory", "a folder"),
-        ("job", "--ca-file", "PUSHGATEWAY_CA_FILE", &text, "the file holds no certificate in PEM form", "a text"),
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL", "http://h/metrics", NO_METRICS, "the gateway's own path"),
         (
             "job",
+            "--pushgateway-url",
+            "PUSHGATEWAY_URL",
+            "http://h/push/metrics/job/b",
+            NO_METRICS,
+            "the path of a group",
+        ),
+        ("job", "--push-grouping", "PUSH_GROUPING", "zone", PAIR, "no value"),
+        ("serve", "--ca-file", "PUSHGATEWAY_CA_FILE", "/nonexistent/ca", "the file cannot be read: ", "not there"),
+        ("serve", "--ca-file", "PUSHGATEWAY_CA_FILE", "/", "the file cannot be read: Is a directory", "a folder"),
+        ("serve", "--ca-file", "PUSHGATEWAY_CA_FILE", &text, "the file holds no certificate in PEM form", "a text"),
+        (
+            "serve",
             "--ca-file",
             "PUSHGATEWAY_CA_FILE",
             &cut_off,
@@ -371,12 +377,13 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
             "--ca-file" => &[("PUSHGATEWAY_URL", "https://127.0.0.1:9091")],
             _ => &[],
         };
-        let by_flag = run(&[&[command, &format!("{flag}={value}")], others].concat(), gateway).await;
-        let by_variable = run(&[&[command], others].concat(), &[gateway, &[(variable, value)]].concat()).await;
+        let mut runs = vec![run(&[&[command, &format!("{flag}={value}")], others].concat(), gateway).await];
+        // An empty variable counts as one that is not set.
+        if !value.is_empty() {
+            runs.push(run(&[&[command], others].concat(), &[gateway, &[(variable, value)]].concat()).await);
+        }
 
-        // An empty variable of these counts as one that is not set.
-        let unset = value.is_empty() && UNSET_IF_EMPTY.contains(&variable);
-        for refused in std::iter::once(by_flag).chain((!unset).then_some(by_variable)) {
+        for refused in runs {
             assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{flag} {value:?}: {reason}");
             let beginning = format!("{flag} ({variable}) {value:?} is not usable: {accepted}");
             assert!(refused.sentence().starts_with(&beginning), "{flag} {value:?}: {reason}: {}", refused.stderr);
@@ -391,6 +398,7 @@ async fn a_wrong_database_url_is_refused_without_repeating_it() {
         ("postgres://u:hunter2@h/d", "PostgreSQL, which comes later"),
         ("postgresql://u:hunter2@h/d", "its other name"),
         ("mysql://u:hunter2@h/d", "another database"),
+        ("u:hunter2@h/d", "what stands before the colon is no scheme"),
         ("hunter2", "no URL"),
         ("sqlite://hunter2?mode=ro", "parameters"),
         ("sqlite://hunter2/", "a folder"),
@@ -411,6 +419,10 @@ async fn a_wrong_database_url_is_refused_without_repeating_it() {
             (FILE, vec![], vec![("DATABASE_URL_FILE", path)]),
         ] {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            // An empty variable counts as one that is not set.
+            if environment.iter().any(|(_, value)| value.is_empty()) {
+                continue;
+            }
 
             let refused = run(&arguments, &environment).await;
 
@@ -424,12 +436,27 @@ async fn a_wrong_database_url_is_refused_without_repeating_it() {
 }
 
 #[tokio::test]
+async fn a_database_of_another_kind_is_refused_by_the_name_of_its_scheme() {
+    for (url, scheme) in [("mysql://u:hunter2@h/d", "mysql"), ("mongodb+srv://u:hunter2@h/d", "mongodb+srv")] {
+        let refused = run(&[], &[("DATABASE_URL", url)]).await;
+
+        assert_eq!(refused.code, Some(2), "{url}");
+        let beginning = format!(
+            "--database-url (DATABASE_URL) is not usable: databases of the scheme {scheme} are not supported; "
+        );
+        assert!(refused.sentence().starts_with(&beginning), "{}", refused.stderr);
+        assert!(!refused.stderr.contains("hunter2"), "{}", refused.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_label_that_cannot_stand_in_the_grouping_is_refused_by_name() {
     const NO_NAME: &str = "is no label name: expected letters, digits and _, not beginning with a digit";
     const RESERVED: &str = "is reserved, as all that begin with __";
     let cases = [
         ("job", "=a", format!("\"\" {NO_NAME}"), "no name"),
-        ("job", " =a", format!("\" \" {NO_NAME}"), "a blank name"),
+        ("job", " =a", format!("\"\" {NO_NAME}"), "a blank name"),
+        ("job", "a =b", format!("\"a \" {NO_NAME}"), "a blank after the name"),
         ("job", "1st=a", format!("\"1st\" {NO_NAME}"), "a digit first"),
         ("job", "a-b=c", format!("\"a-b\" {NO_NAME}"), "a hyphen"),
         ("job", "größe=a", format!("\"größe\" {NO_NAME}"), "other letters"),
@@ -492,25 +519,49 @@ async fn a_gateways_url_with_a_password_is_refused_without_repeating_it() {
     }
 }
 
+const USER: &str = "--pushgateway-username (PUSHGATEWAY_USERNAME)";
+const PASSWORD_FILE: &str = "--pushgateway-password-file (PUSHGATEWAY_PASSWORD_FILE)";
+const TOKEN_FILE: &str = "--pushgateway-bearer-token-file (PUSHGATEWAY_BEARER_TOKEN_FILE)";
+
+/// Runs a command with settings of the gateway, and expects that they end it with that sentence before it begins.
+async fn refused_for(command: &str, environment: &[(&str, &str)], expected: &str) {
+    let environment = [&[("PUSHGATEWAY_URL", "http://127.0.0.1:9091")], environment].concat();
+
+    let refused = run(&[&[command], needed(command)].concat(), &environment).await;
+
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{command} {environment:?}");
+    assert_eq!(refused.sentence(), expected, "{command}");
+    assert!(!refused.stderr.contains("hunter2"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_dir(refused.folder.path()).unwrap().count(), 0, "{command}: it began");
+}
+
 #[tokio::test]
-async fn credentials_that_do_not_go_together_or_cannot_be_read_are_refused_without_repeating_them() {
-    const USER: &str = "--pushgateway-username (PUSHGATEWAY_USERNAME)";
-    const PASSWORD_FILE: &str = "--pushgateway-password-file (PUSHGATEWAY_PASSWORD_FILE)";
-    const TOKEN_FILE: &str = "--pushgateway-bearer-token-file (PUSHGATEWAY_BEARER_TOKEN_FILE)";
-    fn password_file(path: &str) -> (&str, &str) {
-        ("PUSHGATEWAY_PASSWORD_FILE", path)
+async fn a_base_url_with_a_query_or_a_fragment_is_refused_without_repeating_it() {
+    let cases = [
+        ("job", "--pushgateway-url", "PUSHGATEWAY_URL"),
+        ("serve", "--pushgateway-url", "PUSHGATEWAY_URL"),
+        ("load", "--target", "LOAD_TARGET"),
+    ];
+    for (command, flag, variable) in cases {
+        for url in ["http://h/?token=hunter2", "http://h/push#hunter2", "ftp://h/?token=hunter2"] {
+            let refused = run(&[&[command], needed(command)].concat(), &[(variable, url)]).await;
+
+            assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{command} {url}");
+            let beginning = format!("{flag} ({variable}) is not usable: expected a URL ");
+            assert!(refused.sentence().starts_with(&beginning), "{url}: {}", refused.stderr);
+            assert!(!refused.stderr.contains("hunter2"), "{url}: {}", refused.stderr);
+        }
     }
-    fn token_file(path: &str) -> (&str, &str) {
-        ("PUSHGATEWAY_BEARER_TOKEN_FILE", path)
-    }
+}
+
+#[tokio::test]
+async fn credentials_that_do_not_go_together_are_refused_without_repeating_them() {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (good, two_lines) = (file("good", "hunter2\n"), file("two", "hunter2\nhunter3\n"));
-    let (empty, blank) = (file("empty", ""), file("blank", "\n"));
+    let good = folder.path().join("good");
+    std::fs::write(&good, "hunter2\n").unwrap();
+    let good = good.to_str().unwrap();
+    let password_file = ("PUSHGATEWAY_PASSWORD_FILE", good);
+    let token_file = ("PUSHGATEWAY_BEARER_TOKEN_FILE", good);
     let (user, password) = (("PUSHGATEWAY_USERNAME", "u"), ("PUSHGATEWAY_PASSWORD", "hunter2"));
     let token = ("PUSHGATEWAY_BEARER_TOKEN", "hunter2");
     let one_of =
@@ -519,30 +570,63 @@ async fn credentials_that_do_not_go_together_or_cannot_be_read_are_refused_witho
                 the other";
     let cases = [
         (vec![password], format!("{USER} is not usable: a password is given, and no user name")),
-        (vec![password_file(&good)], format!("{USER} is not usable: a password is given, and no user name")),
+        (vec![password_file], format!("{USER} is not usable: a password is given, and no user name")),
         (
-            vec![user],
-            format!("{USER} \"u\" is not usable: a password is missing: PUSHGATEWAY_PASSWORD, or a file that holds it"),
+            vec![("PUSHGATEWAY_USERNAME", "u:hunter2"), password],
+            format!("{USER} is not usable: expected a name without a colon"),
         ),
-        (
-            vec![("PUSHGATEWAY_USERNAME", "u:v"), password],
-            format!("{USER} \"u:v\" is not usable: expected a name without a colon"),
-        ),
-        (vec![user, password, password_file(&good)], one_of("PUSHGATEWAY_PASSWORD", PASSWORD_FILE)),
-        (vec![token, token_file(&good)], one_of("PUSHGATEWAY_BEARER_TOKEN", TOKEN_FILE)),
+        (vec![user, password, password_file], one_of("PUSHGATEWAY_PASSWORD", PASSWORD_FILE)),
+        (vec![token, token_file], one_of("PUSHGATEWAY_BEARER_TOKEN", TOKEN_FILE)),
         (vec![user, password, token], both.to_owned()),
         (vec![user, token], both.to_owned()),
         (vec![password, token], both.to_owned()),
-        (vec![user, password_file(&good), token_file(&good)], both.to_owned()),
+        (vec![user, password_file, token_file], both.to_owned()),
+    ];
+    for (environment, expected) in cases {
+        for command in ["serve", "job", "import"] {
+            refused_for(command, &environment, &expected).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_is_refused_credentials_that_cannot_be_read_without_repeating_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let two_lines = file("two", "hunter2\nhunter3\n");
+    let (empty, blank) = (file("empty", ""), file("blank", "\n"));
+    let user = ("PUSHGATEWAY_USERNAME", "u");
+    let cases = [
         (
-            vec![user, password_file("/nonexistent/password")],
+            vec![user],
+            format!("{USER} is not usable: a password is missing: PUSHGATEWAY_PASSWORD, or a file that holds it"),
+        ),
+        (
+            vec![user, ("PUSHGATEWAY_PASSWORD_FILE", "/nonexistent/password")],
             format!("{PASSWORD_FILE} \"/nonexistent/password\" is not usable: No such file or directory (os error 2)"),
         ),
-        (vec![token_file("/")], format!("{TOKEN_FILE} \"/\" is not usable: Is a directory (os error 21)")),
-        (vec![user, password_file(&empty)], format!("{PASSWORD_FILE} {empty:?} is not usable: it is empty")),
-        (vec![token_file(&blank)], format!("{TOKEN_FILE} {blank:?} is not usable: it is empty")),
         (
-            vec![token_file(&two_lines)],
+            vec![("PUSHGATEWAY_BEARER_TOKEN_FILE", "/")],
+            format!("{TOKEN_FILE} \"/\" is not usable: Is a directory (os error 21)"),
+        ),
+        (
+            vec![("PUSHGATEWAY_BEARER_TOKEN_FILE", "/dev/zero")],
+            format!("{TOKEN_FILE} \"/dev/zero\" is not usable: it is not a plain file"),
+        ),
+        (
+            vec![user, ("PUSHGATEWAY_PASSWORD_FILE", &*empty)],
+            format!("{PASSWORD_FILE} {empty:?} is not usable: it is empty"),
+        ),
+        (
+            vec![("PUSHGATEWAY_BEARER_TOKEN_FILE", &*blank)],
+            format!("{TOKEN_FILE} {blank:?} is not usable: it is empty"),
+        ),
+        (
+            vec![("PUSHGATEWAY_BEARER_TOKEN_FILE", &*two_lines)],
             format!("{TOKEN_FILE} {two_lines:?} is not usable: it holds control characters"),
         ),
         (
@@ -551,33 +635,22 @@ async fn credentials_that_do_not_go_together_or_cannot_be_read_are_refused_witho
         ),
     ];
     for (environment, expected) in cases {
-        for command in ["serve", "job", "import"] {
-            let environment = [&[("PUSHGATEWAY_URL", "http://127.0.0.1:9091")], &environment[..]].concat();
-
-            let refused = run(&[&[command], needed(command)].concat(), &environment).await;
-
-            assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{command} {environment:?}");
-            assert_eq!(refused.sentence(), expected, "{command}");
-            assert_eq!(std::fs::read_dir(refused.folder.path()).unwrap().count(), 0, "{command}: it began");
-        }
+        refused_for("serve", &environment, &expected).await;
     }
 }
 
 #[tokio::test]
-async fn a_ca_file_whose_certificate_is_none_is_refused() {
+async fn a_service_is_refused_a_ca_file_whose_certificate_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
     std::fs::write(&path, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
     let path = path.to_str().unwrap();
-    for command in ["serve", "job", "import"] {
-        let arguments = [command, "--pushgateway-url", "https://127.0.0.1:9091", "--ca-file", path];
 
-        let refused = run(&[&arguments, needed(command)].concat(), &[]).await;
+    let refused = run(&["serve", "--pushgateway-url", "https://127.0.0.1:9091", "--ca-file", path], &[]).await;
 
-        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{command}");
-        let beginning = format!("--ca-file (PUSHGATEWAY_CA_FILE) {path:?} is not usable: ");
-        assert!(refused.sentence().starts_with(&beginning), "{command}: {}", refused.stderr);
-    }
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+    let beginning = format!("--ca-file (PUSHGATEWAY_CA_FILE) {path:?} is not usable: ");
+    assert!(refused.sentence().starts_with(&beginning), "{}", refused.stderr);
 }
 
 #[tokio::test]
@@ -694,11 +767,14 @@ async fn a_secret_is_never_printed() {
 async fn a_password_in_the_url_of_the_health_check_is_never_printed() {
     let nobody = unused_address();
     let url = format!("http://u:hunter2@{}/health", nobody.0);
-    let cases: [Case<'_>; 4] = [
+    let token = format!("http://{}/health?token=hunter2", nobody.0);
+    let cases: [Case<'_>; 6] = [
         (&["healthcheck", "--url", &url], &[], "when nothing answers"),
         (&["healthcheck"], &[("HEALTHCHECK_URL", &url)], "the same, from the environment"),
         (&["healthcheck", "--help"], &[("HEALTHCHECK_URL", &url)], "in the help, which shows values"),
         (&["healthcheck", "--url", "ftp://u:hunter2@h/"], &[], "when it is refused"),
+        (&["healthcheck", "--url", &token], &[], "as a token, when nothing answers"),
+        (&["healthcheck", "--url", "ftp://h/?token=hunter2"], &[], "as a token, when it is refused"),
     ];
     for (arguments, environment, reason) in cases {
         let run = run(arguments, environment).await;
@@ -827,29 +903,153 @@ async fn a_flag_of_a_job_wins_over_its_environment_variable() {
 }
 
 #[tokio::test]
-async fn an_empty_variable_is_one_that_is_not_set() {
-    let variables = [
-        "PUSH_SPOOL_DIR",
-        "FAIL_ON_PUSH_ERROR",
-        "JOB_EXPECT_EVERY",
-        "JOB_FLUSH",
-        "JOB_METRICS_FILE",
-        "JOB_NO_START_PUSH",
-        "JOB_TIMEOUT",
-        "PUSHGATEWAY_URL",
-        "PUSH_GROUPING",
-        "PUSHGATEWAY_USERNAME",
-        "PUSHGATEWAY_PASSWORD",
-        "PUSHGATEWAY_PASSWORD_FILE",
-        "PUSHGATEWAY_BEARER_TOKEN",
-        "PUSHGATEWAY_BEARER_TOKEN_FILE",
-        "PUSHGATEWAY_CA_FILE",
+async fn an_empty_variable_is_one_that_is_not_set_for_every_setting_of_every_command() {
+    let (nobody, _kept) = unused_address();
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users.csv");
+    std::fs::write(&users, "name,email\nAda,ada@example.com\n").unwrap();
+    let (base, health) = (format!("http://{nobody}"), format!("http://{nobody}/health"));
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["job", "--name", "backup", "--", "sh", "-c", "exit 3"], 3, ""),
+        (&["import", users.to_str().unwrap()], 0, ""),
+        (&["load", "--target", &base], 1, "api-monitoring: cannot reach "),
+        (&["healthcheck", "--url", &health], 1, "api-monitoring: http://"),
+        // The address is read before the wrong setting is found.
+        (&["serve", "--max-in-flight=0"], 2, "api-monitoring: --max-in-flight (MAX_IN_FLIGHT) \"0\" is not usable"),
     ];
+    for (arguments, code, said) in cases {
+        let variables = variables(arguments[0]).await;
+        // As compose files write it: `VARIABLE: ${VARIABLE:-}`.
+        let empty: Vec<_> = variables.iter().map(|name| (name.as_str(), "")).collect();
 
-    // As compose files write it: `VARIABLE: ${VARIABLE:-}`.
-    let ran = run(&["job", "--name", "backup", "--", "sh", "-c", "exit 3"], &variables.map(|name| (name, ""))).await;
+        let ran = run(arguments, &empty).await;
 
-    assert_eq!((ran.code, ran.stderr.as_str()), (Some(3), ""));
+        assert_eq!(ran.code, Some(code), "{arguments:?}: {ran:?}");
+        assert!(ran.stderr.starts_with(said) && ran.stderr.is_empty() == said.is_empty(), "{arguments:?}: {ran:?}");
+    }
+
+    let mut serve = binary(folder.path());
+    serve.args(["serve", "--listen", "127.0.0.1:0"]);
+    serve.envs(variables("serve").await.iter().map(|name| (name, "")));
+    let mut serve = Process::spawn(serve);
+    let ready = serve.line("ready").await;
+    assert!(ready.contains("sqlite://data/users.db"), "{ready}");
+    serve.signal(SIGTERM);
+    assert_eq!(serve.exit().await.code(), Some(0));
+}
+
+/// The variables that a command's help names.
+async fn variables(command: &str) -> Vec<String> {
+    let help = run(&[command, "--help"], &[]).await.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    let options = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap().to_owned());
+    let secrets = ["PUSHGATEWAY_PASSWORD", "PUSHGATEWAY_BEARER_TOKEN"].map(str::to_owned);
+    let variables: Vec<_> = options.chain(secrets).collect();
+    assert!(variables.len() > 3, "{command}: {variables:?}");
+    variables
+}
+
+#[tokio::test]
+async fn an_empty_flag_is_refused_also_where_its_variable_is_empty() {
+    let refused = run(&["serve", "--drain-timeout="], &[("DRAIN_TIMEOUT", "")]).await;
+
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.sentence().starts_with("--drain-timeout (DRAIN_TIMEOUT) \"\" is not usable: "), "{refused:?}");
+}
+
+#[tokio::test]
+async fn white_space_around_a_value_is_not_part_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("url"), " sqlite://mine.db \n\n").unwrap();
+    let variables = [
+        ("API_LISTEN", "127.0.0.1:0"),
+        ("LOG_FORMAT", "json"),
+        ("RUST_LOG", "info"),
+        ("REQUEST_TIMEOUT", "5s"),
+        ("MAX_IN_FLIGHT", "10"),
+        ("DRAIN_TIMEOUT", "1s"),
+        ("DRAIN_DELAY", "0s"),
+        ("API_SEED", "7"),
+        ("PUSH_INTERVAL", "1h"),
+        ("PUSH_JOB", "users-api"),
+        ("PUSH_DELETE_ON_EXIT", "false"),
+        ("PUSH_GROUPING", "zone=a, instance=web-1"),
+        ("PUSHGATEWAY_URL", "http://127.0.0.1:1"),
+        ("PUSHGATEWAY_USERNAME", "u"),
+        // Of secrets, only a final line break is not a part.
+        ("PUSHGATEWAY_PASSWORD", "hunter2"),
+    ];
+    let mut serve = binary(folder.path());
+    serve.env("DATABASE_URL_FILE", "url");
+    for (variable, value) in variables {
+        let before = if variable == "PUSHGATEWAY_PASSWORD" { "" } else { " \t" };
+        serve.env(variable, format!("{before}{value}\n"));
+    }
+
+    let mut process = Process::spawn(serve);
+
+    let ready: Value = serde_json::from_str(&process.line("\"ready\"").await).unwrap();
+    assert_eq!(ready["database"], "sqlite://mine.db");
+    let pushing = process.line("pushing metrics").await;
+    assert!(pushing.contains(r#"{job=\"users-api\",instance=\"web-1\",zone=\"a\"}"#), "{pushing}");
+    process.signal(SIGTERM);
+    assert_eq!(process.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_log_filter_with_white_space_silences_nothing() {
+    for (filter, lines) in
+        [("info ", true), (" info\n", true), ("warn , api_monitoring = info", false), ("info, hyper=warn", true)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let mut serve = binary(folder.path());
+        serve.args(["serve", "--listen", "127.0.0.1:0"]).env("RUST_LOG", filter);
+
+        let mut process = Process::spawn(serve);
+
+        if lines {
+            process.line("ready").await;
+            process.signal(SIGTERM);
+            assert_eq!(process.exit().await.code(), Some(0), "{filter:?}");
+        } else {
+            assert_eq!(process.exit().await.code(), Some(2), "{filter:?}: {:?}", process.lines());
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_are_named_by_any_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let named = |name: &[u8]| folder.path().join(OsStr::from_bytes(name));
+    let (users, rejects, report, url) =
+        (named(b"users\xff.csv"), named(b"rejects\xfe"), named(b"report\xfd"), named(b"url\xfc"));
+    std::fs::write(&users, "name,email\nAda,ada@example.com\n,nobody@example.com\n").unwrap();
+    std::fs::write(&url, "sqlite://elsewhere.db").unwrap();
+    let server = Server::start().await;
+
+    for variables in [false, true] {
+        let mut import = binary(folder.path());
+        import.arg("import").arg(&users);
+        let mut load = binary(folder.path());
+        load.args(["load", "--duration", "1ms", "--target", &server.url("")]);
+        if variables {
+            import.env("IMPORT_REJECTS", &rejects).env("DATABASE_URL_FILE", &url).args(["--key", "again"]);
+            load.env("LOAD_REPORT", &report);
+        } else {
+            import.arg("--rejects").arg(&rejects).arg("--database-url-file").arg(&url);
+            load.arg("--report").arg(&report);
+        }
+
+        for command in [import, load] {
+            let output = finished(command).await;
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+        }
+
+        assert_eq!(std::fs::read_to_string(&rejects).unwrap().lines().count(), 1);
+        serde_json::from_slice::<Value>(&std::fs::read(&report).unwrap()).unwrap();
+        assert!(folder.path().join("elsewhere.db").is_file());
+        std::fs::remove_file(&rejects).unwrap();
+        std::fs::remove_file(&report).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -922,6 +1122,42 @@ async fn a_health_check_fails_with_a_sentence_where_nothing_good_answers() {
 
         assert_eq!((unhealthy.code, unhealthy.stdout.as_str()), (Some(1), ""), "{reason}: {}", unhealthy.stderr);
         assert!(unhealthy.sentence().starts_with(&format!("{url} {expected}")), "{reason}: {}", unhealthy.stderr);
+    }
+}
+
+// ---- What is written to stdout ----
+
+#[tokio::test]
+async fn what_was_asked_for_and_finds_no_room_is_a_failure() {
+    let server = Server::start().await;
+    let url = server.url("");
+    let load = ["load", "--duration", "1ms", "--target", &url];
+    let cases: [&[&str]; 7] = [
+        &["--version"],
+        &["--help"],
+        &["help", "job"],
+        &["serve", "--help"],
+        &["openapi"],
+        &load,
+        &[&load[..], &["--report", "-"]].concat(),
+    ];
+    for arguments in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let command = |stdout: Stdio| {
+            let mut command = binary(folder.path());
+            command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+            command
+        };
+
+        let failed = wait_with_stderr(command(full().into())).await;
+        let unread = wait_with_stderr(command(pipe_that_nobody_reads().into())).await;
+
+        let said = String::from_utf8(failed.stderr).unwrap();
+        assert_eq!(failed.status.code(), Some(1), "{arguments:?}: {said}");
+        let lines: Vec<_> = said.lines().filter(|line| line.starts_with("api-monitoring: cannot write ")).collect();
+        assert!(lines.len() == 1 && said.contains("No space left on device"), "{arguments:?}: {said}");
+        assert_eq!((unread.status.code(), unread.stderr.as_slice()), (Some(0), &b""[..]), "{arguments:?}");
     }
 }
 

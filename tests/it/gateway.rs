@@ -28,6 +28,8 @@ pub struct Gateway {
 #[derive(Debug, Default)]
 struct Seen {
     requests: Vec<Request>,
+    /// The paths at which it was asked what it holds.
+    listed: Vec<String>,
     /// How long each request's connection went on after it, where it was the last one on it.
     held: Vec<Duration>,
     /// What it says that it holds: the groups of its listing.
@@ -128,6 +130,11 @@ impl Gateway {
         self.seen.lock().unwrap().requests.clone()
     }
 
+    /// The paths at which it was asked what it holds.
+    pub fn listed(&self) -> Vec<String> {
+        self.seen.lock().unwrap().listed.clone()
+    }
+
     /// Waits for that many requests, and gives the last of them.
     pub async fn request(&self, number: usize) -> Request {
         eventually(&format!("request {number}"), async || self.requests().get(number - 1).cloned()).await
@@ -152,8 +159,12 @@ async fn talk(stream: TcpStream, seen: Arc<Mutex<Seen>>, replies: Arc<[Reply]>) 
     let mut stream = BufReader::new(stream);
     while let Some(request) = receive(&mut stream).await {
         // A push that is tried again asks first what there is.
-        if request.path == "/api/v1/metrics" {
-            let listing = format!("{{\"data\":[{}]}}", seen.lock().unwrap().holds);
+        if request.path.ends_with("/api/v1/metrics") {
+            let listing = {
+                let mut seen = seen.lock().unwrap();
+                seen.listed.push(request.path);
+                format!("{{\"data\":[{}]}}", seen.holds)
+            };
             let Reply::Whole(listing) = Reply::with("200 OK", &[], &listing) else { unreachable!() };
             if stream.write_all(listing.as_bytes()).await.is_err() {
                 return;

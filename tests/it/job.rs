@@ -11,9 +11,12 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::join_all;
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::signal::Signal::{self, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2};
+use nix::sys::signal::Signal::{
+    self, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGURG, SIGUSR1, SIGUSR2, SIGWINCH,
+};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use rand::rngs::StdRng;
@@ -21,7 +24,7 @@ use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-use crate::gateway::{backup, under};
+use crate::gateway::{Gateway, Reply, backup, under};
 use crate::support::{Process, binary, eventually, finished, in_time};
 
 /// Longer than [`PATIENCE`](crate::support::PATIENCE): a test that waited for it would fail. Not for ever, so that what a
@@ -501,6 +504,128 @@ async fn a_signal_that_is_ignored_from_the_start_stays_ignored() {
     }
 }
 
+/// The signals that cannot be passed on, or must not be: of the process itself (SIGKILL, SIGSTOP, faults), of its children,
+/// of its own output, of a terminal that is used from the background, and two that the C library keeps for itself.
+const NOT_PASSED_ON: [i32; 12] = [4, 7, 8, 9, 11, 13, 17, 19, 21, 22, 32, 33];
+
+/// Its handler stops the command instead, and the wrapper with it.
+const STOPS: i32 = 20;
+
+#[tokio::test]
+async fn every_signal_that_can_be_caught_is_passed_on_and_how_it_went_is_pushed() {
+    let signals: Vec<i32> = (1..=64).filter(|n| !NOT_PASSED_ON.contains(n) && *n != STOPS).collect();
+    for some in signals.chunks(8) {
+        join_all(some.iter().map(|signal| passed_on(*signal))).await;
+    }
+}
+
+async fn passed_on(signal: i32) {
+    let gateway = Gateway::answering([Reply::ok()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let trap = format!("trap 'echo got >> told; exit 7' {signal}; touch ready; while :; do sleep 0.02; done");
+    let mut job = binary(folder.path());
+    job.args(["job", "--name", "backup", "--no-start-push", "--pushgateway-url", &gateway.url()]);
+    // Other shells do not know the signals for real time.
+    job.args(["--", "bash", "-c", &trap]);
+    let mut job = Process::spawn(job);
+    there(folder.path(), "ready").await;
+
+    send(signal, job.pid());
+
+    assert_eq!(job.exit().await.code(), Some(7), "{signal}: {:?}", job.lines());
+    assert_eq!(std::fs::read_to_string(folder.path().join("told")).unwrap(), "got\n", "{signal}");
+    assert_eq!(gateway.request(1).await.samples().value("batch_job_last_exit_code", &[]), 7.0, "{signal}");
+}
+
+/// Sends any signal; those for real time have no names here.
+fn send(signal: i32, to: Pid) {
+    let sent = Command::new("bash").args(["-c", &format!("kill -{signal} {to}")]).status().unwrap();
+    assert!(sent.success(), "{signal}");
+}
+
+#[tokio::test]
+async fn an_alarm_that_was_set_before_the_wrapper_began_ends_the_command_and_is_pushed() {
+    // However slow this machine is at the moment, one of them leaves the command the time to get ready.
+    for seconds in [1, 5, 20] {
+        let gateway = Gateway::answering([Reply::ok()]).await;
+        let folder = tempfile::tempdir().unwrap();
+        let url = gateway.url();
+        let script = format!("touch ready; exec sleep {LONG}");
+        let job = backup(folder.path(), &["--no-start-push", "--pushgateway-url", &url], &script);
+        let alarm = format!("exec perl -e 'alarm {seconds}; exec @ARGV' \"$@\"");
+
+        let output = finished(under(&alarm, &job)).await;
+
+        if folder.path().join("ready").exists() {
+            assert_eq!(output.status.code(), Some(128 + 14), "{output:?}");
+            assert_eq!(gateway.request(1).await.samples().value("batch_job_last_exit_code", &[]), 142.0);
+            return;
+        }
+    }
+    panic!("never ready in time");
+}
+
+#[tokio::test]
+async fn a_job_that_is_told_to_stop_stops_with_its_command_and_goes_on_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "echo $$ > pid; touch ready; until [ -e go ]; do sleep 0.02; done; exit 3";
+    let mut job = Process::spawn(self::script(folder.path(), script));
+    there(folder.path(), "ready").await;
+    let command = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+    let both = [job.pid().to_string(), command.trim().to_owned()];
+    let are = async |what: &str, stopped: bool| {
+        let state = |pid: &String| state(pid).starts_with('T');
+        eventually(what, async || both.iter().all(|pid| state(pid) == stopped).then_some(())).await;
+    };
+
+    for _ in 0..2 {
+        job.signal(SIGTSTP);
+        are("both to stop", true).await;
+        job.signal(SIGCONT);
+        are("both to go on", false).await;
+    }
+    std::fs::write(folder.path().join("go"), "").unwrap();
+
+    assert_eq!(job.exit().await.code(), Some(3));
+}
+
+#[tokio::test]
+async fn a_signal_that_asks_for_no_end_ends_no_tries_to_push() {
+    for signal in [SIGWINCH, SIGCONT, SIGURG] {
+        let busy = Reply::with("503 Service Unavailable", &[("Retry-After", "1")], "");
+        let gateway = Gateway::answering([busy, Reply::ok()]).await;
+        let folder = tempfile::tempdir().unwrap();
+        let url = gateway.url();
+        let mut job = Process::spawn(backup(folder.path(), &["--no-start-push", "--pushgateway-url", &url], "exit 3"));
+        gateway.request(1).await;
+
+        job.signal(signal);
+
+        assert_eq!(job.exit().await.code(), Some(3), "{signal}");
+        assert_eq!((gateway.requests().len(), job.lines()), (2, vec![]), "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn the_tests_of_signals_pass_also_where_signals_are_ignored_from_the_start() {
+    let tests = [
+        "job::signals_are_passed_on_and_the_command_decides",
+        "job::a_signal_that_the_command_does_not_catch_ends_it_and_gives_128_and_the_signal",
+        "job::nothing_of_the_command_is_left_after_it_was_told_to_end",
+        "job::ctrl_c_reaches_the_command_once",
+        "job::sigterm_reaches_the_command_at_a_terminal_too",
+    ];
+    let mut suite = Command::new("bash");
+    // As `nohup`, shells without job control, and many CI runners start them.
+    suite.args(["-c", "trap '' HUP INT QUIT TERM USR1; exec \"$@\"", "bash"]);
+    suite.arg(std::env::current_exe().unwrap()).arg("--exact").args(tests);
+
+    let output = finished(suite).await;
+
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains(&format!("{} passed", tests.len())), "{said}");
+}
+
 // ---- At a terminal ----
 
 #[tokio::test]
@@ -691,8 +816,14 @@ async fn there(folder: &Path, name: &str) {
 
 /// Whether a process runs; one that ended and was not waited for does not.
 fn runs(pid: &str) -> bool {
+    let state = state(pid);
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
+}
+
+/// What a process is doing, by its first letter; nothing when it is gone.
+fn state(pid: &str) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|state| !state.is_empty() && !state.starts_with(['Z', 'X']))
+    stat.rsplit(") ").next().unwrap_or_default().to_owned()
 }
 
 /// A signal's name, as shells want it.

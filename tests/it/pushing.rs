@@ -1,5 +1,7 @@
 //! What batch jobs send to a gateway, when they try again, and what they do with its answers.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -547,8 +549,213 @@ async fn a_service_whose_token_is_gone_pushes_nothing_without_it_and_lives_on() 
     service.signal(SIGTERM);
 
     assert_eq!(service.exit().await.code(), Some(0));
-    assert!(warning.contains("the bearer token cannot be used: No such file or directory"), "{warning}");
+    assert!(warning.contains("the bearer token in token cannot be used: No such file or directory"), "{warning}");
     assert!(gateway.requests().iter().all(|push| push.header("authorization") == "Bearer old"));
+}
+
+/// The entries that wait in a folder.
+fn waiting(spool: &Path) -> usize {
+    let Ok(files) = std::fs::read_dir(spool) else { return 0 };
+    files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "json")).count()
+}
+
+#[tokio::test]
+async fn a_password_token_or_ca_file_that_cannot_be_used_stops_no_command_and_the_push_waits() {
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = files.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (empty, blank, lines) = (file("empty", b""), file("blank", b"\n"), file("lines", b"a\nb\n"));
+    let (bytes, none) = (file("bytes", b"\xff"), file("none.pem", b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n"));
+    let pipe = files.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    let folder = files.path().to_str().unwrap();
+    let missing = "/nonexistent/secret";
+    let password = |path| vec!["--pushgateway-username", "u", "--pushgateway-password-file", path];
+    let token = |path| vec!["--pushgateway-bearer-token-file", path];
+    let ca = |path| vec!["--ca-file", path];
+    let of = |what: &str, path: &str, reason: &str| format!("the {what} {path} cannot be used: {reason}");
+    let cases = [
+        (password(missing), of("password in", missing, "No such file or directory")),
+        (password(&empty), of("password in", &empty, "it is empty")),
+        (password(folder), of("password in", folder, "Is a directory")),
+        (password(pipe), of("password in", pipe, "it is not a plain file")),
+        (password(&bytes), of("password in", &bytes, "it is not UTF-8")),
+        (vec!["--pushgateway-username", "u"], "the password cannot be used: it is empty or not given".to_owned()),
+        (token(missing), of("bearer token in", missing, "No such file or directory")),
+        (token(&blank), of("bearer token in", &blank, "it is empty")),
+        (token(&lines), of("bearer token in", &lines, "it holds control characters")),
+        (token("/dev/zero"), of("bearer token in", "/dev/zero", "it is not a plain file")),
+        (ca(missing), of("CA file", missing, "the file cannot be read: No such file or directory")),
+        (ca(&empty), of("CA file", &empty, "the file holds no certificate in PEM form")),
+        (ca(folder), of("CA file", folder, "the file cannot be read: Is a directory")),
+        (ca(pipe), of("CA file", pipe, "the file cannot be read: it is not a plain file")),
+        (ca(&none), of("CA file", &none, "the file is not PEM, or holds what is no certificate")),
+    ];
+    for (options, reason) in cases {
+        let gateway = Gateway::answering([Reply::ok()]).await;
+        let spool = ["--spool-dir", "spool"];
+
+        // From the start's push on.
+        let ran = run(&gateway.url(), &[&options[..], &spool].concat(), "touch ran; exit 3").await;
+        let unspooled = run(&gateway.url(), &options, "touch ran").await;
+
+        assert_eq!(ran.code, Some(3), "{options:?}: {ran:?}");
+        assert!(ran.folder.path().join("ran").exists(), "{options:?}");
+        let [said] = ran.said()[..] else { panic!("{options:?}: {ran:?}") };
+        assert!(said.starts_with("the outcome of backup waits in spool") && said.contains(&reason), "{said}");
+        assert_eq!(waiting(&ran.folder.path().join("spool")), 1, "{options:?}");
+        assert_eq!(unspooled.code, Some(0), "{options:?}: {unspooled:?}");
+        let [said] = unspooled.said()[..] else { panic!("{options:?}: {unspooled:?}") };
+        assert!(said.starts_with("the outcome of backup could not be pushed") && said.contains(&reason), "{said}");
+        assert_eq!(gateway.requests().len(), 0, "{options:?}: nothing goes out without it");
+    }
+}
+
+#[tokio::test]
+async fn what_a_push_lacks_stops_no_import() {
+    let gateway = Gateway::answering([Reply::ok()]).await;
+    for options in [["--pushgateway-bearer-token-file", "missing"], ["--ca-file", "missing"]] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("users.csv"), "name,email\nAda,ada@example.com\n").unwrap();
+        let mut import = binary(folder.path());
+        import.args(["import", "users.csv", "--pushgateway-url", &gateway.url(), "--spool-dir", "spool"]).args(options);
+
+        let output = finished(import).await;
+
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{options:?}: {stderr}");
+        assert!(stdout.starts_with("imported 1 rows"), "{options:?}: {stdout}");
+        assert!(stderr.contains("missing cannot be used: "), "{options:?}: {stderr}");
+        assert!(waiting(&folder.path().join("spool")) > 0, "{options:?}: {stderr}");
+    }
+    assert_eq!(gateway.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_secret_that_comes_while_the_command_runs_is_used() {
+    let gateway = Gateway::answering([Reply::ok()]).await;
+
+    let options = ["--pushgateway-bearer-token-file", "token"];
+    let ran = run(&gateway.url(), &options, "echo rotated > token").await;
+
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert_eq!(gateway.request(1).await.header("authorization"), "Bearer rotated");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_secret_is_delivered_once_it_is_there() {
+    let gateway = Gateway::answering([Reply::ok()]).await;
+    let url = gateway.url();
+    let options = ["--pushgateway-bearer-token-file", "token", "--spool-dir", "spool"];
+    let ran = run(&url, &options, "exit 3").await;
+    let (folder, spool) = (ran.folder.path(), ran.folder.path().join("spool"));
+    let flush = || {
+        let mut flush = binary(folder);
+        flush.args(["job", "--flush", "--pushgateway-url", &url]).args(options);
+        finished(flush)
+    };
+
+    let without = flush().await;
+    let waited = waiting(&spool);
+    std::fs::write(folder.join("token"), "back").unwrap();
+    let with = flush().await;
+
+    let said = String::from_utf8_lossy(&without.stderr);
+    assert_eq!((without.status.code(), waited), (Some(1), 1), "{said}");
+    assert!(said.contains("the bearer token in token cannot be used: No such file or directory"), "{said}");
+    assert_eq!(with.status.code(), Some(0), "{with:?}");
+    assert_eq!(waiting(&spool), 0);
+    assert_eq!(gateway.request(1).await.header("authorization"), "Bearer back");
+}
+
+#[tokio::test]
+async fn a_job_takes_files_whose_names_are_no_utf8() {
+    let gateway = Gateway::answering([Reply::ok()]).await;
+    let (url, away) = (gateway.url(), unused_address());
+    let names = ["metrics", "spool", "token"].map(|name| OsString::from_vec([name.as_bytes(), b"\xff"].concat()));
+    let [metrics, spool, token] = &names;
+    for (url, delivered) in [(url.clone(), true), (format!("http://{}", away.0), false)] {
+        for variables in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(token), "s3cret").unwrap();
+            let mut job = binary(folder.path());
+            let deadline = if delivered { FOREVER } else { "100ms" };
+            job.args(["job", "--name", "backup", "--no-start-push", "--push-deadline", deadline]);
+            job.args(["--pushgateway-url", &url]);
+            let settings = [
+                ("--metrics-file", "JOB_METRICS_FILE", metrics),
+                ("--spool-dir", "PUSH_SPOOL_DIR", spool),
+                ("--pushgateway-bearer-token-file", "PUSHGATEWAY_BEARER_TOKEN_FILE", token),
+            ];
+            for (flag, variable, path) in settings {
+                if variables {
+                    job.env(variable, path)
+                } else {
+                    job.arg(flag).arg(path)
+                };
+            }
+            job.args(["--", "sh", "-c", "echo rows 5 > \"$JOB_METRICS_FILE\"; exit 3"]);
+
+            let output = finished(job).await;
+
+            assert_eq!(output.status.code(), Some(3), "{output:?}");
+            assert_eq!(waiting(&folder.path().join(spool)), if delivered { 0 } else { 2 }, "{output:?}");
+        }
+    }
+    let requests = gateway.requests();
+    assert_eq!(requests.len(), 4, "the outcome and the command's own, twice");
+    assert!(requests.iter().all(|push| push.header("authorization") == "Bearer s3cret"));
+    assert_eq!(requests[1].samples().value("rows", &[]), 5.0);
+}
+
+// ---- A gateway under a path ----
+
+#[tokio::test]
+async fn a_base_path_stands_before_the_paths_of_pushes_and_of_the_listing() {
+    for base in ["/pushgateway", "/pushgateway/", "/team/a%20b//"] {
+        let gateway = Gateway::answering([Reply::status("503 Service Unavailable"), Reply::ok()]).await;
+        let path = base.trim_end_matches('/');
+
+        // The second try asks first what there is.
+        let ran = run(&format!("{}{base}", gateway.url()), &[], "true").await;
+
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{base}");
+        let paths: Vec<_> = gateway.requests().into_iter().map(|request| request.path).collect();
+        let push = format!("{path}/metrics/job/backup");
+        assert_eq!(paths, [push.clone(), push]);
+        assert_eq!(gateway.listed(), [format!("{path}/api/v1/metrics")]);
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_gateway_under_a_path_waits_for_no_other_of_that_host() {
+    let gateway = Gateway::answering([Reply::status("401 Unauthorized"), Reply::ok()]).await;
+    let ran = run(&format!("{}/a/", gateway.url()), &["--spool-dir", "spool"], "true").await;
+    let flush = |base: &str| {
+        let mut flush = binary(ran.folder.path());
+        flush.args([
+            "job",
+            "--flush",
+            "--spool-dir",
+            "spool",
+            "--pushgateway-url",
+            &format!("{}{base}", gateway.url()),
+        ]);
+        finished(flush)
+    };
+
+    for other in ["", "/b", "/a/a"] {
+        let left = flush(other).await;
+        assert_eq!(left.status.code(), Some(1), "{other}: {left:?}");
+    }
+    let delivered = flush("/a").await;
+
+    assert_eq!(delivered.status.code(), Some(0), "{delivered:?}");
+    assert_eq!(gateway.requests().len(), 2);
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use api_monitoring::signals::Ignored;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -18,6 +19,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_api-monitoring");
@@ -25,11 +28,33 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_api-monitoring");
 /// How long a test waits for a condition before it fails. Generous: it only bounds failures.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A command that runs the binary in a folder, with nothing of this process's environment but the path.
+/// A command that runs the binary in a folder, with nothing of this process's environment but the path, and with the
+/// defaults of all signals.
 pub fn binary(folder: &Path) -> Command {
+    default_signals();
     let mut command = Command::new(BINARY);
     command.current_dir(folder).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
+}
+
+/// Gives what is started from now on the defaults of all signals, also where this process was started with some ignored, as
+/// `nohup` and many CI runners do: a signal that is caught here has its default in another program.
+fn default_signals() {
+    static CAUGHT: OnceLock<Runtime> = OnceLock::new();
+    CAUGHT.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let within = runtime.enter();
+        let ignored = Ignored::now();
+        // SIGPIPE (13) the standard library ignores itself, and not for others; two the C library keeps for itself.
+        for number in (1..=64).filter(|number| ![13, 32, 33].contains(number)) {
+            let kind = SignalKind::from_raw(number);
+            if ignored.holds(kind) {
+                drop(signal(kind).unwrap());
+            }
+        }
+        drop(within);
+        runtime
+    });
 }
 
 /// A running server in a fresh folder; killed when it goes out of scope.

@@ -45,6 +45,7 @@ pub fn tests() -> Vec<Test> {
         needs!([PUSHGATEWAY], a_group_that_cannot_be_read_holds_up_nobody_elses_pushes),
         needs!([PUSHGATEWAY], flushes_at_the_same_time_deliver_each_entry_once),
         needs!([PUSHGATEWAY], twenty_jobs_at_once_share_a_spool),
+        needs!([PUSHGATEWAY], a_gateway_under_a_path_gets_what_waited_for_it),
     ]
 }
 
@@ -696,4 +697,12 @@ async fn twenty_jobs_at_once_share_a_spool([tool]: [PathBuf; 1]) {
         assert_eq!(group.value("rows", &[]), f64::from(index), "job {index}");
     }
     assert_eq!((gateway.groups().await.len(), jobs.waiting().len()), (20, 0));
+}
+
+async fn a_gateway_under_a_path_gets_what_waited_for_it([tool]: [PathBuf; 1]) {
+    let gateway = Pushgateway::start_under(&tool, Place::reserve(), "/team/pushgateway").await;
+
+    let [before, _, after] = before_during_and_after(gateway, async |gateway| gateway.stop().await).await;
+
+    assert_eq!(after.success, before.success);
 }

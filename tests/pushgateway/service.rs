@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Test> {
         needs!([PUSHGATEWAY], two_services_do_not_overwrite_each_other),
         needs!([PUSHGATEWAY], the_last_push_has_the_requests_that_the_drain_waited_for),
         needs!([PUSHGATEWAY], a_service_that_deletes_on_exit_leaves_no_group),
+        needs!([PUSHGATEWAY], a_service_pushes_to_a_gateway_under_a_path_and_deletes_there),
         needs!([PUSHGATEWAY], job_and_labels_of_the_group_come_from_flags),
         needs!([PUSHGATEWAY], job_and_labels_of_the_group_come_from_the_environment),
         needs!([PUSHGATEWAY], a_label_that_the_metrics_have_themselves_ends_the_start),
@@ -180,6 +181,16 @@ async fn a_service_that_deletes_on_exit_leaves_no_group([tool]: [PathBuf; 1]) {
     // The gateway accepts a deletion before it has made it.
     let groups = eventually("the deletion", async || Some(gateway.groups().await).filter(|all| all.len() < 2)).await;
     assert_eq!(groups.iter().map(|labels| labels["instance"].as_str()).collect::<Vec<_>>(), [staying.as_str()]);
+}
+
+async fn a_service_pushes_to_a_gateway_under_a_path_and_deletes_there([tool]: [PathBuf; 1]) {
+    let gateway = Pushgateway::start_under(&tool, Place::reserve(), "/pushgateway").await;
+    let server = pushing(&gateway.url("/"), OFTEN, &["--push-delete-on-exit"]).await;
+    pushed_after_now(&gateway, &instance(&server)).await;
+
+    end(server).await;
+
+    eventually("the deletion", async || gateway.groups().await.is_empty().then_some(())).await;
 }
 
 async fn job_and_labels_of_the_group_come_from_flags([tool]: [PathBuf; 1]) {

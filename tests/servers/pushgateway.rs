@@ -19,6 +19,8 @@ pub struct Pushgateway {
     child: Child,
     pub address: String,
     place: Arc<Place>,
+    /// Under which path it stands; empty at the root.
+    prefix: &'static str,
 }
 
 impl Pushgateway {
@@ -29,18 +31,24 @@ impl Pushgateway {
 
     /// Starts with what an earlier one wrote there, if any did.
     pub async fn start_at(binary: &Path, place: impl Into<Arc<Place>>) -> Self {
+        Self::start_under(binary, place, "").await
+    }
+
+    /// The same under a path.
+    pub async fn start_under(binary: &Path, place: impl Into<Arc<Place>>, prefix: &'static str) -> Self {
         let place = place.into();
         let folder = place.folder();
         let mut child = Command::new(binary)
             .current_dir(folder)
             .arg(format!("--web.listen-address={}", place.address))
+            .arg(format!("--web.route-prefix={prefix}"))
             .arg("--persistence.file=metrics")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.join("log")).unwrap())
             .spawn()
             .unwrap();
-        let (client, ready) = (client(), place.url("/-/ready"));
+        let (client, ready) = (client(), place.url(&format!("{prefix}/-/ready")));
         eventually("the Pushgateway's start", || {
             let log = || std::fs::read_to_string(folder.join("log")).unwrap();
             assert!(child.try_wait().unwrap().is_none(), "the Pushgateway ended: {}", log());
@@ -48,11 +56,11 @@ impl Pushgateway {
             async { request.send().await.ok().filter(|answer| answer.status() == 200) }
         })
         .await;
-        Self { binary: binary.to_owned(), child, address: place.address.clone(), place }
+        Self { binary: binary.to_owned(), child, address: place.address.clone(), place, prefix }
     }
 
     pub fn url(&self, path: &str) -> String {
-        self.place.url(path)
+        self.place.url(&format!("{}{path}", self.prefix))
     }
 
     /// What Prometheus would scrape.
@@ -110,9 +118,9 @@ impl Pushgateway {
 
     /// Starts again at the same address, with what was written.
     pub async fn restart(self) -> Self {
-        let (binary, place) = (self.binary.clone(), Arc::clone(&self.place));
+        let (binary, place, prefix) = (self.binary.clone(), Arc::clone(&self.place), self.prefix);
         drop(self);
-        Self::start_at(&binary, place).await
+        Self::start_under(&binary, place, prefix).await
     }
 }
 
