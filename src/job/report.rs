@@ -154,17 +154,18 @@ impl Reporter {
         let give_up = give_up.shared();
         let mut fate = Fate { lost: false, waits: false, answers: true };
         let what = format!("the outcome of {}", self.key.job());
-        match outcome(&self.key, run, end).await {
+        let outcome = match outcome(&self.key, run, end).await {
+            Ok(outcome) => Some(courier.accept(outcome).await),
             Err(error) => {
                 say(&format!("{what} cannot be pushed: {}", causes::chain(&error)));
                 fate.lost = true;
+                None
             }
-            Ok(outcome) => {
-                let outcome = courier.accept(outcome).await;
-                self.start_is_over().await;
-                let outcome = courier.deliver(outcome, until, give_up.clone()).await;
-                fate.tell(&what, outcome, self.spool_folder.as_deref());
-            }
+        };
+        self.start_is_over().await;
+        if let Some(outcome) = outcome {
+            let outcome = courier.deliver(outcome, until, give_up.clone()).await;
+            fate.tell(&what, outcome, self.spool_folder.as_deref());
         }
         let told = own(&self.key).await;
         told.notes.iter().for_each(|note| say(note));

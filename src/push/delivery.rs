@@ -19,6 +19,32 @@ use super::target::PushTarget;
 const GIVE_UP_GRACE: Duration = Duration::from_secs(1);
 
 /// Delivers pushes to one gateway.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// use api_monitoring::push::{Courier, GroupingKey, MetricsText, Outcome, Push, Spool};
+/// use tokio::time::Instant;
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// let spool = Spool::open(folder)?; // such as /var/spool/push
+/// let mut courier = Courier::new("http://127.0.0.1:1".parse()?, Some(spool), SystemTime::now, 1);
+/// let families = MetricsText::parse(b"report_rows 1200\n");
+/// let push = Push::new(GroupingKey::new("nightly_report")?, families, SystemTime::now(), &[])?;
+///
+/// let push = courier.accept(push).await; // on disk from here on
+/// let until = Instant::now() + Duration::from_millis(50);
+/// let outcome = courier.deliver(push, until, std::future::pending()).await;
+///
+/// assert!(matches!(outcome, Outcome::Spooled(_)), "nothing listens there");
+/// let flushed = courier.flush(|| Instant::now() + Duration::from_millis(50)).await?;
+/// assert_eq!(flushed.stopped.map(|stopped| stopped.left), Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Courier {
     target: PushTarget,

@@ -67,9 +67,7 @@ impl Flushed {
         let nothing_left = held_up.is_empty() && elsewhere.is_empty() && *in_progress == 0 && stopped.is_none();
         nothing_left && set_aside.is_empty() && unreadable.is_empty() && !busy
     }
-}
 
-impl Flushed {
     /// What this delivery and a later one came to together.
     #[must_use]
     pub fn and(mut self, later: Self) -> Self {
@@ -125,7 +123,7 @@ impl Courier {
         self.flush_groups(until, |_| true).await
     }
 
-    /// The same for some groups; entries of others are left and not counted.
+    /// The same for some groups; entries of others at this gateway are left and not counted.
     ///
     /// # Errors
     ///
@@ -145,8 +143,8 @@ impl Courier {
         let flushed = Flushed { set_aside, unreadable, ..Flushed::default() };
         let mut round = Round { spool, flushed, _turn: turn };
         let gateway = self.gateway();
-        let (ours, others): (Vec<_>, Vec<_>) =
-            waiting.into_iter().filter(|waiting| wanted(&waiting.key)).partition(|waiting| waiting.gateway == gateway);
+        let (mut ours, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|waiting| waiting.gateway == gateway);
+        ours.retain(|waiting| wanted(&waiting.key));
         for other in others {
             *round.flushed.elsewhere.entry(other.gateway).or_default() += 1;
         }

@@ -232,6 +232,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn however_many_labels_there_are_each_reaches_the_gateway_as_it_is(
+            job in "\\PC{0,6}a\\PC{0,6}",
+            labels in prop::collection::btree_map("z[a-zA-Z0-9_]{0,6}", "[/%.@=a \\\\é\n]{0,8}", 0..5),
+        ) {
+            let key = GroupingKey::new(&job).unwrap();
+            let key = labels.iter().try_fold(key, |key, (name, value)| key.with(name, value)).unwrap();
+
+            let mut expected = vec![("job".to_owned(), job)];
+            expected.extend(labels);
+            prop_assert_eq!(read(&key.path()), expected);
+        }
+
+        #[test]
         fn every_value_reaches_the_gateway_as_it_is(job in "[^\\p{Cc}]{0,9}[/a][^\\p{Cc}]{0,9}", value in "\\PC{0,20}|[./]{0,4}") {
             let key = GroupingKey::new(&job).unwrap().with("label", &value).unwrap();
 

@@ -294,7 +294,7 @@ mod tests {
 
     /// Stores a push and leaves it.
     fn leave(spool: &Spool, gateway: &str, job: &str, order: Order, text: &str) {
-        let push = push(job, order.moment as u64, text);
+        let push = push(job, 0, text);
         let kept = spool.store(gateway, &push, order).unwrap();
         spool.leave(&kept, gateway, &push);
     }
