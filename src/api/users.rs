@@ -8,13 +8,15 @@ use serde::Serialize;
 use sync_wrapper::SyncStream;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{RefOr, Schema, SchemaFormat};
 use warp::reply::{Reply, Response};
 
 use super::input::{Fields, decode_segment, integer};
 use super::problem::{ApiError, FieldError};
 use super::{App, json, surface};
 use crate::store::{StoreError, UserStore};
-use crate::users::{Email, Invalid, NewUser, User, UserChange, UserId, UserName};
+use crate::users::{EMAIL_MAX_CHARS, Email, Invalid, NewUser, User, UserChange, UserId, UserName};
 
 /// Largest `limit` of a page.
 pub const LIMIT_MAX: u32 = 1000;
@@ -65,14 +67,37 @@ pub struct UserList<'a> {
 /// The fields of a user that a client gives in a body; those left out may stand in the query.
 #[derive(ToSchema)]
 #[schema(as = UserFields, example = json!({"name": "John", "email": "john@example.com"}))]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "the schema of what is parsed field by field")]
 pub struct UserFieldsBody {
-    /// 1 to 200 characters after trimming, without control characters.
-    #[schema(min_length = 1, nullable = false)]
+    #[schema(schema_with = UserFieldsBody::name_schema, required = false)]
     name: Option<String>,
-    /// A syntactically valid address of at most 254 characters.
-    #[schema(format = "idn-email", max_length = 254, nullable = false)]
+    #[schema(schema_with = UserFieldsBody::email_schema, required = false)]
     email: Option<String>,
+}
+
+impl UserFieldsBody {
+    /// What a name must be, in words.
+    pub const NAME_RULE: &str = "1 to 200 characters after trimming, something visible among them, without control \
+                                 characters, line breaks and characters that change the direction of text.";
+
+    /// What an address must be, in words.
+    pub const EMAIL_RULE: &str = "A syntactically valid address of at most 254 characters, with at most 64 bytes before \
+                                  the `@`, and a domain of at most 253 bytes and 63 a label.";
+
+    /// The same, as far as a schema can say it. Blanks around a name do not count, so only the pattern can limit its
+    /// length.
+    pub fn name_schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).description(Some(Self::NAME_RULE));
+        text.min_length(Some(1)).pattern(Some(UserName::pattern())).build().into()
+    }
+
+    /// The same, as far as a schema can say it: it counts characters, where some limits are in bytes.
+    pub fn email_schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).description(Some(Self::EMAIL_RULE));
+        let text = text.format(Some(SchemaFormat::Custom("idn-email".to_owned())));
+        text.min_length(Some(3)).max_length(Some(EMAIL_MAX_CHARS)).pattern(Some(Email::pattern())).build().into()
+    }
 }
 
 /// `GET /api/users`: one page with `limit`, else everything after `after`, streamed.

@@ -5,6 +5,7 @@
 mod api;
 mod architecture;
 mod bad_input;
+mod caching;
 mod cli;
 mod contract;
 mod durability;
@@ -20,5 +21,6 @@ mod metrics_reference;
 mod own_metrics;
 mod pushing;
 mod readme;
+mod slow_bodies;
 mod support;
 mod tls;
