@@ -21,7 +21,7 @@ use super::health::{Health, Ready};
 use super::legacy::{ActiveUsers, CpuUsage};
 use super::problem::{ApiError, ErrorKind, FieldError, Panicked, Problem};
 use super::surface::{self, OPERATIONS, Operation};
-use super::users::{LIMIT_MAX, UserBody, UserFieldsBody, UserList};
+use super::users::{self, LIMIT_MAX, UserBody, UserFieldsBody, UserList};
 use crate::metrics::CONTENT_TYPE_TEXT;
 use crate::users::UserId;
 
@@ -53,7 +53,10 @@ pub fn describe() -> OpenApi {
              is no document says `Cache-Control: no-store`.",
         ))
         .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()));
+    let ((name, name_schema), (email, email_schema)) = (users::name_schema(), users::email_schema());
     let components = ComponentsBuilder::new()
+        .schema(name, name_schema)
+        .schema(email, email_schema)
         .schema_from::<UserBody<'_>>()
         .schema_from::<UserList<'_>>()
         .schema_from::<UserFieldsBody>()
@@ -68,7 +71,7 @@ pub fn describe() -> OpenApi {
         paths.path(operation.template, PathItem::new(http_method(operation), describe_operation(operation)))
     });
     // Relative to where this description is: a proxy may serve it below a prefix.
-    let here = ServerBuilder::new().url(".").description(Some("Where this description comes from.")).build();
+    let here = ServerBuilder::new().url("./").description(Some("Where this description comes from.")).build();
     OpenApiBuilder::new()
         .info(info.build())
         .servers(Some([here]))
@@ -302,17 +305,9 @@ fn text_content() -> Content {
 fn user_input(operation: OperationBuilder, rule: &str) -> OperationBuilder {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(UserFieldsBody::name()))).build();
     operation
-        .description(Some(format!(
-            "{rule} A field that is given in both places is an error, which no schema can say."
-        )))
-        .parameter(query("name", UserFieldsBody::name_schema(), false, UserFieldsBody::NAME_RULE, json!("John")))
-        .parameter(query(
-            "email",
-            UserFieldsBody::email_schema(),
-            false,
-            UserFieldsBody::EMAIL_RULE,
-            json!("john@example.com"),
-        ))
+        .description(Some(format!("{rule} A field that is given in both places is an error, which no schema can say.")))
+        .parameter(optional_query("name", users::name_reference(), "The name, unless the body gives it."))
+        .parameter(optional_query("email", users::email_reference(), "The e-mail address, unless the body gives it."))
         .request_body(Some(RequestBodyBuilder::new().content(JSON, body).required(Some(Required::False)).build()))
 }
 
@@ -327,13 +322,18 @@ fn user_id() -> ParameterBuilder {
 }
 
 fn query(name: &str, schema: RefOr<Schema>, required: bool, description: &str, example: Value) -> ParameterBuilder {
+    let required = if required { Required::True } else { Required::False };
+    optional_query(name, schema, description).required(required).example(Some(example))
+}
+
+/// Without an example: Swagger UI would send it beside the body's, which is an error.
+fn optional_query(name: &str, schema: RefOr<Schema>, description: &str) -> ParameterBuilder {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Query)
-        .required(if required { Required::True } else { Required::False })
+        .required(Required::False)
         .description(Some(description))
         .schema(Some(schema))
-        .example(Some(example))
 }
 
 fn integer(minimum: i64, maximum: Option<i64>) -> RefOr<Schema> {

@@ -9,14 +9,14 @@ use sync_wrapper::SyncStream;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
-use utoipa::openapi::{RefOr, Schema, SchemaFormat};
+use utoipa::openapi::{Ref, RefOr, Schema, SchemaFormat};
 use warp::reply::{Reply, Response};
 
 use super::input::{Fields, decode_segment, integer};
 use super::problem::{ApiError, FieldError};
 use super::{App, json, surface};
 use crate::store::{StoreError, UserStore};
-use crate::users::{EMAIL_MAX_CHARS, Email, Invalid, NewUser, User, UserChange, UserId, UserName};
+use crate::users::{EMAIL_MAX_CHARS, Email, Invalid, NAME_MAX_CHARS, NewUser, User, UserChange, UserId, UserName};
 
 /// Largest `limit` of a page.
 pub const LIMIT_MAX: u32 = 1000;
@@ -70,34 +70,40 @@ pub struct UserList<'a> {
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "the schema of what is parsed field by field")]
 pub struct UserFieldsBody {
-    #[schema(schema_with = UserFieldsBody::name_schema, required = false)]
+    #[schema(schema_with = name_reference, required = false)]
     name: Option<String>,
-    #[schema(schema_with = UserFieldsBody::email_schema, required = false)]
+    #[schema(schema_with = email_reference, required = false)]
     email: Option<String>,
 }
 
-impl UserFieldsBody {
-    /// What a name must be, in words.
-    pub const NAME_RULE: &str = "1 to 200 characters after trimming, something visible among them, without control \
-                                 characters, line breaks and characters that change the direction of text.";
+/// The name of the schema of names, and what it says. Blanks around a name do not count, which no schema can say: this one
+/// asks for a little more than the service does.
+pub fn name_schema() -> (&'static str, Schema) {
+    let rule = "1 to 200 characters after trimming, something visible among them; no control characters, no line breaks \
+                and none that change the direction of text.";
+    let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).description(Some(rule));
+    let text = text.min_length(Some(1)).max_length(Some(NAME_MAX_CHARS)).pattern(Some(UserName::pattern()));
+    ("Name", text.build().into())
+}
 
-    /// What an address must be, in words.
-    pub const EMAIL_RULE: &str = "A syntactically valid address of at most 254 characters, with at most 64 bytes before \
-                                  the `@`, and a domain of at most 253 bytes and 63 a label.";
+/// The name of the schema of addresses, and what it says. What is limited in bytes is said in words only.
+pub fn email_schema() -> (&'static str, Schema) {
+    let rule = "A syntactically valid address of at most 254 characters, with at most 64 bytes before the `@` and a domain \
+                of at most 253 bytes, 63 in each of its parts. It need not be unique.";
+    let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).description(Some(rule));
+    let text = text.format(Some(SchemaFormat::Custom("idn-email".to_owned())));
+    let text = text.min_length(Some(3)).max_length(Some(EMAIL_MAX_CHARS)).pattern(Some(Email::pattern()));
+    ("Email", text.build().into())
+}
 
-    /// The same, as far as a schema can say it. Blanks around a name do not count, so only the pattern can limit its
-    /// length.
-    pub fn name_schema() -> RefOr<Schema> {
-        let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).description(Some(Self::NAME_RULE));
-        text.min_length(Some(1)).pattern(Some(UserName::pattern())).build().into()
-    }
+/// Refers to [`name_schema`].
+pub fn name_reference() -> RefOr<Schema> {
+    Ref::from_schema_name("Name").into()
+}
 
-    /// The same, as far as a schema can say it: it counts characters, where some limits are in bytes.
-    pub fn email_schema() -> RefOr<Schema> {
-        let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).description(Some(Self::EMAIL_RULE));
-        let text = text.format(Some(SchemaFormat::Custom("idn-email".to_owned())));
-        text.min_length(Some(3)).max_length(Some(EMAIL_MAX_CHARS)).pattern(Some(Email::pattern())).build().into()
-    }
+/// Refers to [`email_schema`].
+pub fn email_reference() -> RefOr<Schema> {
+    Ref::from_schema_name("Email").into()
 }
 
 /// `GET /api/users`: one page with `limit`, else everything after `after`, streamed.

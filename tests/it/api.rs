@@ -187,6 +187,22 @@ async fn names_are_kept_as_given_and_counted_in_characters() {
     }
 }
 
+#[tokio::test]
+async fn users_from_before_a_rule_are_read_and_changed_as_they_are() {
+    let server = Server::start().await;
+    let (name, email) = ("\u{202E}\u{200B}", "john@ex?ample.com");
+    let insert = sqlx::query("INSERT INTO users (name, email) VALUES (?, ?)").bind(name).bind(email);
+    insert.execute(&mut server.database().await).await.unwrap();
+
+    let read = server.get("/api/users/1").await;
+    let listed = server.get("/api/users").await;
+    let changed = server.send("PUT", "/api/users/1?email=john@example.com").await;
+
+    let stored = json!({"id": 1, "name": name, "email": email});
+    assert_eq!((read.json(), &listed.json()["users"][0]), (stored.clone(), &stored));
+    assert_eq!(changed.json(), json!({"id": 1, "name": name, "email": "john@example.com"}));
+}
+
 // ---- Listings ----
 
 #[tokio::test]

@@ -401,7 +401,7 @@ async fn a_body_that_is_no_json_answers_400() {
     let objects = format!(r#"{{"name": {}1{}, "email": "j@a.de"}}"#, r#"{"a":"#.repeat(10_000), "}".repeat(10_000));
     let unknown =
         format!(r#"{{"a": {}1{}, "name": "Jane", "email": "j@a.de"}}"#, "[".repeat(10_000), "]".repeat(10_000));
-    let cases: [(&[u8], &str); 14] = [
+    let cases: [(&[u8], &str); 15] = [
         (b"{", "it ends early"),
         (b"Jane", "a bare word"),
         (br#"{"name": "Jane",}"#, "a trailing comma"),
@@ -409,7 +409,8 @@ async fn a_body_that_is_no_json_answers_400() {
         (br#"{"name": "Jane"} {"name": "Joan"}"#, "two documents"),
         (br#"{"name": NaN}"#, "no JSON number"),
         (b"name=Jane&email=jane@example.com", "a form"),
-        (b"\xef\xbb\xbf{}", "a byte order mark"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{}", "a second byte order mark"),
+        (b"\xfe\xff\0{\0}", "UTF-16"),
         (b"{\"name\": \"J\xffne\"}", "broken UTF-8"),
         (br#"{"name": "J\ud800ne"}"#, "half a surrogate pair"),
         (b"{\"name\": \"Jane\n\"}", "a newline within a string"),

@@ -84,9 +84,8 @@ async fn a_document_that_the_client_has_is_not_sent_again() {
                 }
             }
         }
-        let in_two_lines = request(&server, "GET", path, accepted)
-            .header("if-none-match", "\"a\"")
-            .header("if-none-match", &tag);
+        let in_two_lines =
+            request(&server, "GET", path, accepted).header("if-none-match", "\"a\"").header("if-none-match", &tag);
         assert_eq!(Answer::to(in_two_lines).await.status, 304, "{path}: in the second of two lines");
         for (known, reason) in [("\"a\"", "another"), ("a", "no tag at all"), ("", "empty")] {
             let answer = Answer::to(request(&server, "GET", path, accepted).header("if-none-match", known)).await;

@@ -222,7 +222,11 @@ async fn every_error_that_is_answered_is_documented_and_fits_the_schema() {
         (400, "create_user", users("POST").header(json_type.0, json_type.1).body("{")),
         (413, "create_user", users("POST").header(json_type.0, json_type.1).body(too_large.clone())),
         (415, "create_user", users("POST").header(json_type.0, "text/plain").body("{}")),
-        (415, "create_user", users("POST").header(json_type.0, json_type.1).header("content-encoding", "br").body("{}")),
+        (
+            415,
+            "create_user",
+            users("POST").header(json_type.0, json_type.1).header("content-encoding", "br").body("{}"),
+        ),
         (422, "create_user", users("POST")),
         (404, "get_user", server.request("GET", "/api/users/7")),
         (422, "get_user", server.request("GET", "/api/users/x")),
@@ -310,12 +314,11 @@ async fn the_description_demands_what_the_service_demands() {
     let server = Server::start().await;
     let description = Description::of(&server).await;
     server.create("John").await;
-    let (long, short, spaced) = ("a".repeat(201), "a".repeat(200), format!(" {} ", "a".repeat(200)));
+    let (long, short) = ("a".repeat(201), "a".repeat(200));
     let bodies = [
         json!({"name": "Jane", "email": "jane@example.com"}),
         json!({"name": short, "email": "jane@example.com"}),
         json!({"name": long, "email": "jane@example.com"}),
-        json!({"name": spaced, "email": "jane@example.com"}),
         json!({"name": " ", "email": "jane@example.com"}),
         json!({"name": "", "email": "jane@example.com"}),
         json!({"name": "\u{200B}", "email": "jane@example.com"}),
@@ -354,7 +357,10 @@ async fn the_description_demands_what_the_service_demands() {
                 assert_eq!(fits && *body != json!({}), answer.status.is_success(), "{place}");
             } else if !answer.status.is_success() && fits {
                 // What no schema of a body can say: the query must have the rest, and nothing twice.
-                assert!(answer.problem().detail.contains("is missing") || answer.problem().detail.contains("both"), "{place}");
+                assert!(
+                    answer.problem().detail.contains("is missing") || answer.problem().detail.contains("both"),
+                    "{place}"
+                );
             } else {
                 assert!(fits || !answer.status.is_success(), "{place}");
             }
@@ -485,7 +491,7 @@ impl Description {
         for (name, schema) in self.0["components"]["schemas"].as_object().unwrap() {
             let reference = json!({"$ref": format!("#/components/schemas/{name}")});
             found.extend(schema.get("example").map(|example| (name.clone(), reference, example.clone())));
-            for (property, schema) in schema["properties"].as_object().unwrap() {
+            for (property, schema) in schema["properties"].as_object().into_iter().flatten() {
                 let place = format!("{name}.{property}");
                 found.extend(schema.get("example").map(|example| (place, schema.clone(), example.clone())));
             }
@@ -494,8 +500,11 @@ impl Description {
             let described = self.operation(operation);
             for parameter in described["parameters"].as_array().into_iter().flatten() {
                 let place = format!("{}, {}", name(operation), parameter["name"]);
-                let example = parameter.get("example").unwrap_or_else(|| panic!("{place} has no example"));
-                found.push((place, parameter["schema"].clone(), example.clone()));
+                match parameter.get("example") {
+                    Some(example) => found.push((place, parameter["schema"].clone(), example.clone())),
+                    // Sent beside the example of the body, it would be an error.
+                    None => assert!(described["requestBody"].is_object(), "{place} has no example"),
+                }
             }
             for (status, response) in described["responses"].as_object().unwrap() {
                 for media in response["content"].as_object().into_iter().flat_map(|content| content.values()) {
