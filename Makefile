@@ -2,12 +2,12 @@
 
 CARGO ?= cargo
 
-.PHONY: help test check-format lint unit doc check-rules check-rendered check-alertmanager check-terraform deny tools rules dashboards docs bench e2e
+.PHONY: help test check-format lint unit doc check-rules check-rendered check-alertmanager check-terraform check-openapi schemathesis deny tools rules dashboards docs bench e2e
 
 help: ## List the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-test: check-format lint tools check-rendered check-rules check-alertmanager check-terraform unit doc deny ## Everything that must pass: formatting, lints, rules, all tests, docs, licences
+test: check-format lint tools check-rendered check-rules check-alertmanager check-terraform unit check-openapi doc deny ## Everything that must pass: formatting, lints, rules, all tests, docs, licences
 
 check-format: ## Fail when a file is not formatted
 	$(CARGO) fmt --all --check
@@ -17,6 +17,14 @@ lint: ## Clippy, warnings denied
 
 unit: tools ## All tests: unit, integration, doc
 	$(CARGO) test --locked --all-features
+
+check-openapi: ## Some hundred requests made of the OpenAPI description, where there is Python
+	$(CARGO) build --locked --quiet
+	scripts/schemathesis.sh
+
+schemathesis: ## The same with 10,000 requests and more, which takes some minutes
+	$(CARGO) build --locked --quiet
+	EXAMPLES=1000 scripts/schemathesis.sh
 
 doc: ## The documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features

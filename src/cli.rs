@@ -60,11 +60,11 @@ pub struct ServeArgs {
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
     pub database_url_file: Option<OsString>,
 
-    /// Deadline of a request, until the head of its response is ready
+    /// Deadline of a request's body to be whole, and from then on of the head of the response
     #[arg(long, env = "REQUEST_TIMEOUT", value_name = "DURATION", default_value = "10s")]
     pub request_timeout: String,
 
-    /// Requests handled at once; more are answered 503
+    /// Requests handled at once; more are answered 503. A request whose body is still coming is not handled yet
     #[arg(long, env = "MAX_IN_FLIGHT", value_name = "COUNT", default_value = "1024")]
     pub max_in_flight: String,
 

@@ -1,32 +1,18 @@
-//! What a request gives: fields from the query string and from a JSON body, read strictly.
+//! What a request gives: fields from the query string and from a JSON body, read strictly. How the body itself is read
+//! is in `body`.
 //!
 //! Nothing is guessed: broken encoding, unknown, doubled or ill-typed fields are errors that name the field. The fields'
 //! own rules are in `users`.
 
-use std::error::Error;
 use std::fmt;
-use std::io::ErrorKind;
 use std::ops::RangeInclusive;
-use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Buf;
-use futures_util::{Stream, TryStreamExt};
-use http::HeaderValue;
 use percent_encoding::percent_decode_str;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::problem::{ApiError, BODY_MAX_BYTES, FieldError, shown};
-
-/// How much of a body beyond the limit is still read and thrown away: a client that writes its whole body before it
-/// reads would otherwise see a reset connection instead of the answer.
-const DISCARD_MAX_BYTES: usize = 8 * 1024 * 1024;
-
-/// How long that may take: a client that stalls gets its answer all the same.
-const DISCARD_TIME: Duration = Duration::from_secs(2);
+use super::problem::{ApiError, FieldError, shown};
 
 /// Fields by name, each given once, all of them known.
 #[derive(Debug, Default)]
@@ -178,95 +164,10 @@ fn decode_query(text: &str) -> Result<String, ApiError> {
         .map_err(|text| ApiError::MalformedQuery(format!("is not percent-encoded UTF-8 at {}", shown(text))))
 }
 
-/// What a request declares about its body.
-#[derive(Debug)]
-pub struct Declared {
-    /// `Content-Type`.
-    pub content_type: Option<HeaderValue>,
-    /// `Content-Length`, if it is a number.
-    pub length: Option<usize>,
-    /// `Expect: 100-continue`: the client waits to be asked for the body.
-    pub waits: bool,
-}
-
-/// Reads a body up to the limit.
-///
-/// # Errors
-///
-/// When it is larger, ends early, or is not empty and not declared as JSON.
-pub async fn read_json_body<S, B>(stream: S, declared: Declared) -> Result<Vec<u8>, ApiError>
-where
-    S: Stream<Item = Result<B, warp::Error>>,
-    B: Buf,
-{
-    let mut stream = std::pin::pin!(stream);
-    let mut body = Vec::new();
-    let mut too_large = declared.length.is_some_and(|length| length > BODY_MAX_BYTES);
-    while !too_large && let Some(chunk) = stream.try_next().await.map_err(unreadable)? {
-        too_large = body.len() + chunk.remaining() > BODY_MAX_BYTES;
-        if !too_large {
-            append(&mut body, chunk);
-        }
-    }
-    if too_large {
-        if !declared.waits && declared.length.is_none_or(|length| length <= DISCARD_MAX_BYTES) {
-            discard(stream).await;
-        }
-        return Err(ApiError::BodyTooLarge);
-    }
-    if !body.is_empty() && !declared.content_type.as_ref().is_some_and(is_json) {
-        let given = declared.content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        return Err(ApiError::UnsupportedMediaType(given));
-    }
-    Ok(body)
-}
-
-fn append(body: &mut Vec<u8>, mut chunk: impl Buf) {
-    while chunk.has_remaining() {
-        let piece = chunk.chunk();
-        body.extend_from_slice(piece);
-        let taken = piece.len();
-        chunk.advance(taken);
-    }
-}
-
-/// Reads on for a while, so that the client gets to read the answer.
-async fn discard<B: Buf>(mut stream: Pin<&mut impl Stream<Item = Result<B, warp::Error>>>) {
-    let reading = async {
-        let mut discarded = 0;
-        while let Ok(Some(chunk)) = stream.try_next().await {
-            discarded += chunk.remaining();
-            if discarded > DISCARD_MAX_BYTES {
-                break;
-            }
-        }
-    };
-    // The answer is the same, however much of the body came.
-    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
-}
-
-/// Tells a client that went away from one that sent chunks that are not well-formed, by what hyper gives as the cause.
-fn unreadable(error: warp::Error) -> ApiError {
-    let malformed = |error: &std::io::Error| matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData);
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(next) = cause {
-        let gone = next.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
-            || next.downcast_ref::<std::io::Error>().is_some_and(|error| !malformed(error));
-        if gone {
-            return ApiError::ClientClosedRequest;
-        }
-        cause = next.source();
-    }
-    ApiError::UnreadableBody(Arc::new(error))
-}
-
-fn is_json(content_type: &HeaderValue) -> bool {
-    let parsed = content_type.to_str().ok().and_then(|text| text.parse::<mime::Mime>().ok());
-    parsed.is_some_and(|mime| mime.essence_str() == mime::APPLICATION_JSON.essence_str())
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KNOWN: &[&str] = &["name", "email"];
@@ -348,6 +249,65 @@ mod tests {
         for body in broken {
             let error = Fields::default().and_json(KNOWN, body).unwrap_err();
             assert!(matches!(error, ApiError::MalformedJson(_)), "{error:?}");
+        }
+    }
+
+    /// A query or a body: of the right form and shape, or of any other.
+    fn like_input() -> impl Strategy<Value = (String, Vec<u8>)> {
+        let text = || prop_oneof!["name|email|nmae|", "[a-z%&=+]{0,12}", "(%[0-9a-f]{2}){0,6}", ".{0,12}"];
+        let query = prop::collection::vec((text(), prop::option::of(text())), 0..5).prop_map(|pairs| {
+            let pair = |(name, value): (String, Option<String>)| match value {
+                Some(value) => format!("{name}={value}"),
+                None => name,
+            };
+            pairs.into_iter().map(pair).collect::<Vec<_>>().join("&")
+        });
+        let json = prop::collection::vec((text(), prop_oneof![text().prop_map(Value::from), Just(Value::Null)]), 0..4)
+            .prop_map(|members| {
+                let member = |(name, value): (String, Value)| format!("{}:{value}", Value::from(name));
+                let members: Vec<_> = members.into_iter().map(member).collect();
+                format!("{{{}}}", members.join(",")).into_bytes()
+            });
+        (query, prop_oneof![4 => json, 1 => prop::collection::vec(any::<u8>(), 0..40)])
+    }
+
+    proptest! {
+        /// Whatever comes is read or refused; what is read is known, given once, and has exactly the value that was
+        /// given.
+        #[test]
+        fn fields_that_are_taken_are_known_and_given_once((query, body) in like_input()) {
+            let Ok(fields) = Fields::from_query(KNOWN, &query) else {
+                prop_assert!(query.contains('%'), "only broken percent-encoding is refused as a whole: {:?}", query);
+                return Ok(());
+            };
+            let fields = if body.is_empty() { Ok(fields) } else { fields.and_json(KNOWN, &body) };
+            let Ok(mut fields) = fields else { return Ok(()) };
+            let [name, email] = ["name", "email"].map(|known| fields.optional(known, as_is));
+            if fields.finish().is_ok() {
+                let pairs = query.split('&').filter(|pair| !pair.is_empty()).count();
+                let members = serde_json::from_slice::<Members>(&body).map_or(0, |Members(members)| members.len());
+                prop_assert_eq!(name.iter().count() + email.iter().count(), pairs + members);
+                for (known, value) in [("name", name), ("email", email)] {
+                    let Some(value) = value else { continue };
+                    let in_body = serde_json::from_slice::<Value>(&body).is_ok_and(|body| body[known] == *value);
+                    let in_query = query.split('&').any(|pair| {
+                        let (name, given) = pair.split_once('=').unwrap_or((pair, ""));
+                        decode_query(name).unwrap() == known && decode_query(given).unwrap() == value
+                    });
+                    prop_assert!(in_body || in_query, "{} {:?} in {:?} and {:?}", known, value, query, body);
+                }
+            }
+        }
+
+        #[test]
+        fn integers_and_segments_are_read_or_refused(text in "[0-9+%a-f-]{0,22}|.{0,20}") {
+            if let Ok(number) = integer::<i64>(&text, 0..=i64::MAX) {
+                prop_assert_eq!(number.to_string(), text.trim_start_matches('0').to_owned() + if number == 0 { "0" } else { "" });
+            }
+            match decode_segment(&text) {
+                Ok(decoded) => prop_assert!(text.contains('%') || decoded == text),
+                Err(raw) => prop_assert!(raw == text && text.contains('%')),
+            }
         }
     }
 }

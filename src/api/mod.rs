@@ -10,17 +10,20 @@ pub mod openapi;
 pub mod problem;
 pub mod surface;
 
+mod body;
 mod diagnostics;
 mod docs;
 mod health;
 mod input;
 mod legacy;
+mod uploads;
 mod users;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -28,19 +31,21 @@ use std::time::Duration;
 
 use bytes::Buf;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use warp::Filter;
 use warp::path::FullPath;
 use warp::reply::Response;
 
-use crate::metrics::{Exposition, ServiceMetrics, accepts_gzip};
+use crate::metrics::{Exposition, ServiceMetrics, Waited};
 use crate::store::UserStore;
-use input::Declared;
+use body::Declared;
 use problem::{ApiError, Panicked};
 use surface::{Endpoint, Operation, Routing};
+use uploads::Uploads;
 
 pub use diagnostics::Delays;
 
@@ -50,9 +55,11 @@ const LISTINGS_MAX: usize = 64;
 /// What the service allows a request to take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Requests handled at once; more are answered 503. The probes and the scrape are not limited.
+    /// Requests handled at once; more are answered 503. The probes and the scrape are not limited, and a request whose
+    /// body is still coming is not handled yet.
     pub max_in_flight: usize,
-    /// Deadline of a request, until the head of its response is ready. It runs from where the handler first waits.
+    /// Deadline of a body to be whole, and then of the handler, until the head of its response is ready. It runs from
+    /// where either first waits.
     pub request_timeout: Duration,
 }
 
@@ -67,6 +74,7 @@ struct Parts {
     limits: Limits,
     in_flight: Semaphore,
     listings: Arc<Semaphore>,
+    uploads: Uploads,
     metrics: ServiceMetrics,
     exposition: Exposition,
     delays: Delays,
@@ -84,6 +92,7 @@ impl App {
             limits,
             in_flight: Semaphore::new(limits.max_in_flight),
             listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
+            uploads: Uploads::default(),
             metrics,
             exposition,
             delays,
@@ -127,31 +136,37 @@ impl App {
         &self.0.docs
     }
 
-    /// Runs an operation's handler within the limits; whatever comes of it is a response.
-    async fn answer(
+    /// Reads the body of a request, and tells how long the client was waited for.
+    async fn body(
+        &self,
+        headers: &HeaderMap,
+        body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+    ) -> (Result<Vec<u8>, ApiError>, Duration) {
+        let (declared, mut body) = (Declared::by(headers), pin!(body));
+        let reading = body::read_json(body.as_mut(), &declared);
+        let (read, waited) = self.0.uploads.wait(self.0.limits.request_timeout, reading).await;
+        if !matches!(read, Err(ApiError::BodyTooLarge)) {
+            return (read, waited);
+        }
+        let started = Instant::now();
+        body::discard(body, &declared).await;
+        (read, waited + started.elapsed())
+    }
+
+    /// Runs an operation's handler within the limits.
+    async fn within_limits(
         &self,
         operation: &Operation,
         handler: impl Future<Output = Result<Response, ApiError>>,
-    ) -> Response {
-        let _permit = match self.permit(operation) {
-            Ok(permit) => permit,
-            Err(error) => return error.into_response(),
-        };
+    ) -> Result<Response, ApiError> {
+        let _permit = self.permit(operation)?;
         let deadline = self.0.limits.request_timeout;
-        // Unwind safe: a handler that panicked is not polled again, and what it shares is atomic or behind locks that
-        // say whether they are poisoned.
-        let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
+        let mut handler = pin!(handler);
         // A handler that need not wait needs no timer: setting one up takes longer than many a handler does.
-        let outcome = match poll_fn(|context| Poll::Ready(handler.as_mut().poll(context))).await {
-            Poll::Ready(outcome) => Ok(outcome),
-            Poll::Pending => tokio::time::timeout(deadline, handler).await,
-        };
-        let outcome = match outcome {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(panic)) => Err(ApiError::Panic(Panicked(panic_message(panic.as_ref())))),
-            Err(_) => Err(ApiError::Timeout(deadline)),
-        };
-        outcome.unwrap_or_else(ApiError::into_response)
+        match poll_once(handler.as_mut()).await {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => tokio::time::timeout(deadline, handler).await.unwrap_or(Err(ApiError::Timeout(deadline))),
+        }
     }
 
     /// The right to be handled, while there is room. The probes and the scrape get through under overload too.
@@ -161,6 +176,24 @@ impl App {
             _ => self.0.in_flight.try_acquire().map(Some).map_err(|_| ApiError::Overloaded),
         }
     }
+}
+
+/// Polls a future a first time.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
+/// Makes a response of whatever comes of a request, a panic included.
+async fn respond(work: impl Future<Output = Result<Response, ApiError>>) -> Response {
+    // Unwind safe: what panicked is not polled again, and what it shares is atomic or behind locks that say whether they
+    // are poisoned.
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|panic| Err(ApiError::Panic(Panicked(panic_message(panic.as_ref())))));
+    let mut response = outcome.unwrap_or_else(ApiError::into_response);
+    // Whatever is no document is true for this moment only. Without a word, caches may even keep a 404 (RFC 9110,
+    // section 15.1).
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -178,46 +211,66 @@ pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible
         move |method, path: FullPath, query: String, headers, body| {
             let app = app.clone();
             async move {
-                match app.0.routing.operation(&method, path.as_str()) {
-                    Ok(operation) => {
-                        app.answer(operation, handle(&app, operation, &path, &query, &headers, body)).await
-                    }
-                    Err(error) => error.into_response(),
+                let mut waited = Duration::ZERO;
+                let work = answer(&app, &method, path.as_str(), &query, &headers, body, &mut waited);
+                let mut response = respond(work).await;
+                if !waited.is_zero() {
+                    response.extensions_mut().insert(Waited(waited));
                 }
+                response
             }
         },
     )
+}
+
+/// Reads what an operation takes of a request, and then has it handled. The body is read first: a request whose client
+/// is slow takes nothing from others.
+async fn answer(
+    app: &App,
+    method: &Method,
+    path: &str,
+    query: &str,
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+    waited: &mut Duration,
+) -> Result<Response, ApiError> {
+    let operation = app.0.routing.operation(method, path)?;
+    let mut given = Vec::new();
+    if operation.takes_body() {
+        let (read, took) = app.body(headers, body).await;
+        *waited = took;
+        given = read?;
+    }
+    app.within_limits(operation, handle(app, operation, path, query, headers, &given)).await
 }
 
 /// Gives an operation's handler what it reads of a request.
 async fn handle(
     app: &App,
     operation: &Operation,
-    path: &FullPath,
+    path: &str,
     query: &str,
     headers: &HeaderMap,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+    body: &[u8],
 ) -> Result<Response, ApiError> {
-    let parameter = operation.parameter(path.as_str());
+    let parameter = operation.parameter(path);
     match operation.endpoint {
         Endpoint::ListUsers => users::list(app, query).await,
-        Endpoint::CreateUser => users::create(app, query, &json_body(headers, body).await?).await,
+        Endpoint::CreateUser => users::create(app, query, body).await,
         Endpoint::GetUser => users::get(app, parameter).await,
-        Endpoint::UpdateUser => users::update(app, parameter, query, &json_body(headers, body).await?).await,
+        Endpoint::UpdateUser => users::update(app, parameter, query, body).await,
         Endpoint::DeleteUser => users::delete(app, parameter).await,
         Endpoint::Health => health::health().await,
         Endpoint::Ready => health::ready(app).await,
-        Endpoint::Metrics => Ok(app.0.exposition.reply(accept_encoding(headers)).await?),
+        Endpoint::Metrics => Ok(app.0.exposition.reply(accept_encoding(headers).as_deref()).await?),
         Endpoint::Slow => diagnostics::slow(app).await,
         Endpoint::Error => diagnostics::error().await,
         Endpoint::Update => legacy::update(app, query).await,
         Endpoint::Cpu => legacy::cpu(app, query).await,
-        Endpoint::Openapi => docs::openapi_json(app).await,
-        Endpoint::Docs => docs::swagger_ui(app).await,
-        Endpoint::DocsFile => {
-            docs::swagger_file(app, parameter, accept_encoding(headers).is_some_and(accepts_gzip)).await
-        }
-        Endpoint::Landing => docs::landing().await,
+        Endpoint::Openapi => docs::openapi_json(app, headers).await,
+        Endpoint::Docs => docs::swagger_ui(app, headers).await,
+        Endpoint::DocsFile => docs::swagger_file(app, parameter, headers).await,
+        Endpoint::Landing => docs::landing(app, headers).await,
     }
 }
 
@@ -236,20 +289,11 @@ fn body() -> impl Filter<Extract = (impl Stream<Item = Result<impl Buf, warp::Er
     not_taken_before.map(|body| stream::iter(body).flatten())
 }
 
-/// A header that is no text counts as absent.
-fn accept_encoding(headers: &HeaderMap) -> Option<&str> {
-    headers.get(ACCEPT_ENCODING)?.to_str().ok()
-}
-
-/// Reads a body with what the headers declare about it.
-async fn json_body(
-    headers: &HeaderMap,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Vec<u8>, ApiError> {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let declared =
-        Declared { content_type: headers.get(CONTENT_TYPE).cloned(), length, waits: headers.contains_key(EXPECT) };
-    input::read_json_body(body, declared).await
+/// All lines of the header as one (RFC 9110, section 5.3); one that is no text counts as absent.
+fn accept_encoding(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let mut lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+    let first = lines.next()?;
+    Some(lines.fold(Cow::Borrowed(first), |all, line| Cow::Owned(format!("{all}, {line}"))))
 }
 
 /// A JSON response.
@@ -348,13 +392,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_handler_is_a_500_and_the_next_request_is_answered() {
         let (app, red) = starting(limits());
-        let panicking = warp::path("panic").then({
-            let app = app.clone();
-            move || {
-                let app = app.clone();
-                async move { app.answer(&surface::ERROR, async { panic!("boom") }).await }
-            }
-        });
+        let panicking = warp::path("panic").then(|| respond(async { panic!("boom") }));
         let service = red.instrument(panicking.or(routes(app)).unify());
 
         assert_eq!(ask(&service, "/panic").await, failure(500, "panic"));

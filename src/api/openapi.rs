@@ -4,14 +4,16 @@
 //! bodies, examples.
 
 use serde_json::{Value, json};
-use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::content::{Content, ContentBuilder};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem, PathsBuilder};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, SchemaType, Type};
-use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Schema};
+use utoipa::openapi::{
+    InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Schema, ServerBuilder,
+};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::diagnostics::Slow;
@@ -19,7 +21,7 @@ use super::health::{Health, Ready};
 use super::legacy::{ActiveUsers, CpuUsage};
 use super::problem::{ApiError, ErrorKind, FieldError, Panicked, Problem};
 use super::surface::{self, OPERATIONS, Operation};
-use super::users::{LIMIT_MAX, UserBody, UserFieldsBody, UserList};
+use super::users::{self, LIMIT_MAX, UserBody, UserFieldsBody, UserList};
 use crate::metrics::CONTENT_TYPE_TEXT;
 use crate::users::UserId;
 
@@ -47,10 +49,14 @@ pub fn describe() -> OpenApi {
         .description(Some(
             "A users API whose behaviour you can see: every request is counted, timed and logged. Errors are \
              `application/problem+json` (RFC 9457). Every response carries `X-Request-Id`: the caller's, if it sent a \
-             sane one. HEAD is served wherever GET is; a known path with another method answers 405 with `Allow`.",
+             sane one. HEAD is served wherever GET is; a known path with another method answers 405 with `Allow`. What \
+             is no document says `Cache-Control: no-store`.",
         ))
         .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()));
+    let ((name, name_schema), (email, email_schema)) = (users::name_schema(), users::email_schema());
     let components = ComponentsBuilder::new()
+        .schema(name, name_schema)
+        .schema(email, email_schema)
         .schema_from::<UserBody<'_>>()
         .schema_from::<UserList<'_>>()
         .schema_from::<UserFieldsBody>()
@@ -64,7 +70,14 @@ pub fn describe() -> OpenApi {
     let paths = OPERATIONS.iter().fold(PathsBuilder::new(), |paths, operation| {
         paths.path(operation.template, PathItem::new(http_method(operation), describe_operation(operation)))
     });
-    OpenApiBuilder::new().info(info.build()).paths(paths.build()).components(Some(components.build())).build()
+    // Relative to where this description is: a proxy may serve it below a prefix.
+    let here = ServerBuilder::new().url("./").description(Some("Where this description comes from.")).build();
+    OpenApiBuilder::new()
+        .info(info.build())
+        .servers(Some([here]))
+        .paths(paths.build())
+        .components(Some(components.build()))
+        .build()
 }
 
 fn http_method(operation: &Operation) -> HttpMethod {
@@ -83,7 +96,13 @@ fn describe_operation(operation: &Operation) -> OperationBuilder {
     let mut statuses: Vec<_> = operation.error_kinds().map(ErrorKind::status).collect();
     statuses.sort_unstable();
     statuses.dedup();
-    statuses.into_iter().fold((operation.describe)(builder), |builder, status| {
+    let builder = (operation.describe)(builder);
+    let builder = if operation.is_document() {
+        builder.response("304", document("The client's own is still good, as `If-None-Match` says."))
+    } else {
+        builder
+    };
+    statuses.into_iter().fold(builder, |builder, status| {
         let kinds: Vec<_> = operation.error_kinds().filter(|kind| kind.status() == status).collect();
         builder.response(status.as_str(), error_response(operation, &kinds))
     })
@@ -128,8 +147,11 @@ fn example(operation: &Operation, kind: ErrorKind) -> ApiError {
             path: operation.template.to_owned(),
             allow: surface::allowed_methods(operation.template),
         },
+        ErrorKind::BodyTimeout => ApiError::BodyTimeout(std::time::Duration::from_secs(10)),
+        ErrorKind::BodyDisplaced => ApiError::BodyDisplaced,
         ErrorKind::BodyTooLarge => ApiError::BodyTooLarge,
         ErrorKind::UnsupportedMediaType => ApiError::UnsupportedMediaType(Some("text/plain".to_owned())),
+        ErrorKind::UnsupportedEncoding => ApiError::UnsupportedEncoding("gzip".to_owned()),
         ErrorKind::Validation => ApiError::Validation(vec![example_field(operation)]),
         ErrorKind::ClientClosedRequest => ApiError::ClientClosedRequest,
         ErrorKind::Simulated => ApiError::Simulated,
@@ -168,7 +190,7 @@ pub(super) fn list_users(operation: OperationBuilder) -> OperationBuilder {
 }
 
 pub(super) fn create_user(operation: OperationBuilder) -> OperationBuilder {
-    user_input(operation, "Both fields must be given.").response(
+    user_input(operation, "Both fields must be given, each in the query or in the body.").response(
         "201",
         json_response::<UserBody<'_>>("The user, with its id.").header(
             "Location",
@@ -185,7 +207,7 @@ pub(super) fn get_user(operation: OperationBuilder) -> OperationBuilder {
 }
 
 pub(super) fn update_user(operation: OperationBuilder) -> OperationBuilder {
-    user_input(operation.parameter(user_id()), "One field or both must be given.")
+    user_input(operation.parameter(user_id()), "One field or both must be given, each in the query or in the body.")
         .response("200", json_response::<UserBody<'_>>("The user as it now is."))
 }
 
@@ -204,7 +226,7 @@ pub(super) fn ready(operation: OperationBuilder) -> OperationBuilder {
 pub(super) fn metrics(operation: OperationBuilder) -> OperationBuilder {
     operation
         .description(Some("Compressed with gzip when `Accept-Encoding` allows it. Scrapes are not counted."))
-        .response("200", text_response("All series of the registry.", CONTENT_TYPE_TEXT))
+        .response("200", response("All series of the registry.").content(CONTENT_TYPE_TEXT, text_content()))
 }
 
 pub(super) fn slow(operation: OperationBuilder) -> OperationBuilder {
@@ -233,11 +255,11 @@ pub(super) fn cpu(operation: OperationBuilder) -> OperationBuilder {
 pub(super) fn openapi_json(operation: OperationBuilder) -> OperationBuilder {
     let object = ObjectBuilder::new().schema_type(SchemaType::new(Type::Object)).build();
     let content = ContentBuilder::new().schema(Some(Schema::from(object))).build();
-    operation.response("200", response("This description.").content(JSON, content))
+    operation.response("200", document("This description.").content(JSON, content))
 }
 
 pub(super) fn docs(operation: OperationBuilder) -> OperationBuilder {
-    operation.response("200", text_response("Swagger UI.", "text/html"))
+    operation.response("200", document("Swagger UI.").content("text/html", text_content()))
 }
 
 pub(super) fn docs_file(operation: OperationBuilder) -> OperationBuilder {
@@ -248,11 +270,11 @@ pub(super) fn docs_file(operation: OperationBuilder) -> OperationBuilder {
         .schema(Some(text(None)))
         .example(Some(json!("swagger-ui.css")))
         .build();
-    operation.parameter(file).response("200", text_response("The file.", "*/*"))
+    operation.parameter(file).response("200", document("The file.").content("*/*", text_content()))
 }
 
 pub(super) fn landing(operation: OperationBuilder) -> OperationBuilder {
-    operation.response("200", text_response("The page.", "text/html; charset=utf-8"))
+    operation.response("200", document("The page.").content("text/html; charset=utf-8", text_content()))
 }
 
 // ---- Pieces ----
@@ -269,19 +291,23 @@ fn json_response<T: ToSchema>(description: &str) -> ResponseBuilder {
     response(description).content(JSON, content)
 }
 
-fn text_response(description: &str, media_type: &str) -> ResponseBuilder {
-    response(description).content(media_type, ContentBuilder::new().schema(Some(text(None))).build())
+/// What a client may keep, and ask about before it is sent again.
+fn document(description: &str) -> ResponseBuilder {
+    let tag = HeaderBuilder::new().schema(Some(text(None))).description(Some("Names this very content.")).build();
+    response(description).header("ETag", tag)
+}
+
+fn text_content() -> Content {
+    ContentBuilder::new().schema(Some(text(None))).build()
 }
 
 /// `name` and `email` as query parameters, or as a JSON body.
 fn user_input(operation: OperationBuilder, rule: &str) -> OperationBuilder {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(UserFieldsBody::name()))).build();
     operation
-        .description(Some(format!(
-            "{rule} Each is given either as a query parameter or in the JSON body; in both places is an error."
-        )))
-        .parameter(query("name", text(None), false, "1 to 200 characters after trimming.", json!("John")))
-        .parameter(query("email", text(Some("idn-email")), false, "At most 254 characters.", json!("john@example.com")))
+        .description(Some(format!("{rule} A field that is given in both places is an error, which no schema can say.")))
+        .parameter(optional_query("name", users::name_reference(), "The name, unless the body gives it."))
+        .parameter(optional_query("email", users::email_reference(), "The e-mail address, unless the body gives it."))
         .request_body(Some(RequestBodyBuilder::new().content(JSON, body).required(Some(Required::False)).build()))
 }
 
@@ -296,13 +322,18 @@ fn user_id() -> ParameterBuilder {
 }
 
 fn query(name: &str, schema: RefOr<Schema>, required: bool, description: &str, example: Value) -> ParameterBuilder {
+    let required = if required { Required::True } else { Required::False };
+    optional_query(name, schema, description).required(required).example(Some(example))
+}
+
+/// Without an example: Swagger UI would send it beside the body's, which is an error.
+fn optional_query(name: &str, schema: RefOr<Schema>, description: &str) -> ParameterBuilder {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Query)
-        .required(if required { Required::True } else { Required::False })
+        .required(Required::False)
         .description(Some(description))
         .schema(Some(schema))
-        .example(Some(example))
 }
 
 fn integer(minimum: i64, maximum: Option<i64>) -> RefOr<Schema> {

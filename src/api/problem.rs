@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -20,6 +20,9 @@ use crate::store::StoreError;
 
 /// Largest request body, in bytes.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
+
+/// Bodies that are waited for at once: 16 MiB, when each has nearly all that it may have.
+pub const BODIES_MAX: usize = 256;
 
 /// What a client is asked to wait after a 503, in seconds: long enough to matter, short enough for a rolling restart.
 const RETRY_AFTER_SECONDS: u16 = 1;
@@ -83,10 +86,16 @@ error_kinds! {
     UnknownPath = 404, "unknown_path", "Unknown path";
     /// The path is served, but not with that method; `Allow` lists those it is served with.
     MethodNotAllowed = 405, "method_not_allowed", "Method not allowed";
+    /// The rest of the body did not come within the deadline.
+    BodyTimeout = 408, "body_timeout", "Request body timeout";
+    /// More than 256 bodies were waited for at once, and this one for the longest: it gave way.
+    BodyDisplaced = 408, "body_displaced", "Request body displaced";
     /// The body is larger than 64 KiB.
     BodyTooLarge = 413, "body_too_large", "Request body too large";
-    /// The body's content type is not `application/json`.
+    /// The body's content type is not `application/json` in UTF-8.
     UnsupportedMediaType = 415, "unsupported_media_type", "Unsupported media type";
+    /// The body is compressed or otherwise encoded, and `Accept-Encoding` says that none is taken so.
+    UnsupportedEncoding = 415, "unsupported_encoding", "Unsupported content encoding";
     /// A value breaks the rules of its field; `errors` lists each.
     Validation = 422, "validation", "Invalid input";
     /// The client went away before it was answered.
@@ -107,7 +116,7 @@ error_kinds! {
     Draining = 503, "draining", "Draining";
     /// The database does not answer; the change is not acknowledged.
     StoreUnavailable = 503, "store_unavailable", "Storage unavailable";
-    /// The request was not done within its deadline; a write may still have been made.
+    /// The service did not do what was asked within its deadline; a write may still have been made.
     Timeout = 504, "timeout", "Deadline exceeded";
 }
 
@@ -139,13 +148,22 @@ pub enum ApiError {
         /// The `Allow` header.
         allow: String,
     },
+    /// [`ErrorKind::BodyTimeout`]: the deadline.
+    #[error("the request body was not whole within {} s", .0.as_secs_f64())]
+    BodyTimeout(Duration),
+    /// [`ErrorKind::BodyDisplaced`].
+    #[error("more than {BODIES_MAX} request bodies were still coming, and this one for the longest; try again")]
+    BodyDisplaced,
     /// [`ErrorKind::BodyTooLarge`].
     #[error("the request body is larger than {BODY_MAX_BYTES} bytes")]
     BodyTooLarge,
     /// [`ErrorKind::UnsupportedMediaType`]: the content type, if there is one.
-    #[error("the content type of the request body is {}; expected application/json",
+    #[error("the content type of the request body is {}; expected application/json in UTF-8",
             .0.as_deref().map_or("missing".to_owned(), shown))]
     UnsupportedMediaType(Option<String>),
+    /// [`ErrorKind::UnsupportedEncoding`]: the codings.
+    #[error("the request body is encoded as {}; expected identity, which is none", shown(.0))]
+    UnsupportedEncoding(String),
     /// [`ErrorKind::Validation`]: at least one field.
     #[error("{}", sentence(.0))]
     Validation(Vec<FieldError>),
@@ -230,8 +248,11 @@ impl ApiError {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::UnknownPath(_) => ErrorKind::UnknownPath,
             Self::MethodNotAllowed { .. } => ErrorKind::MethodNotAllowed,
+            Self::BodyTimeout(_) => ErrorKind::BodyTimeout,
+            Self::BodyDisplaced => ErrorKind::BodyDisplaced,
             Self::BodyTooLarge => ErrorKind::BodyTooLarge,
             Self::UnsupportedMediaType(_) => ErrorKind::UnsupportedMediaType,
+            Self::UnsupportedEncoding(_) => ErrorKind::UnsupportedEncoding,
             Self::Validation(_) => ErrorKind::Validation,
             Self::ClientClosedRequest => ErrorKind::ClientClosedRequest,
             Self::Simulated => ErrorKind::Simulated,
@@ -277,11 +298,25 @@ impl ApiError {
         *response.status_mut() = kind.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if kind.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-        }
-        if let Self::MethodNotAllowed { allow, .. } = &self {
-            headers.insert(ALLOW, HeaderValue::from_str(allow).expect("methods make a header value"));
+        match &self {
+            Self::MethodNotAllowed { allow, .. } => {
+                headers.insert(ALLOW, HeaderValue::from_str(allow).expect("methods make a header value"));
+            }
+            // What would still come of the body is not read.
+            Self::BodyTimeout(_) | Self::BodyDisplaced => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            // One of the two says what to do better, never both (RFC 9110, section 12.5.3).
+            Self::UnsupportedMediaType(_) => {
+                headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+            }
+            Self::UnsupportedEncoding(_) => {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
+            _ if kind.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+            }
+            _ => {}
         }
         let cause = self.source().map(|cause| causes::chain(cause).into());
         response.extensions_mut().insert(Failure { error_type: kind.error_type(), cause });

@@ -34,8 +34,9 @@ pub struct Operation {
 }
 
 use ErrorKind::{
-    BodyTooLarge, Draining, Internal, MalformedJson, MalformedQuery, NotFound, Overloaded, Panic, Simulated, Starting,
-    StoreFailed, StoreUnavailable, Timeout, UnreadableBody, UnsupportedMediaType, Validation,
+    BodyDisplaced, BodyTimeout, BodyTooLarge, Draining, Internal, MalformedJson, MalformedQuery, NotFound, Overloaded,
+    Panic, Simulated, Starting, StoreFailed, StoreUnavailable, Timeout, UnreadableBody, UnsupportedEncoding,
+    UnsupportedMediaType, Validation,
 };
 
 /// Any handler can be late or panic.
@@ -45,7 +46,15 @@ const LIMITED: &[ErrorKind] = &[Overloaded];
 /// Whatever needs the database.
 const STORE: &[ErrorKind] = &[Starting, StoreUnavailable, StoreFailed];
 const QUERY: &[ErrorKind] = &[MalformedQuery, Validation];
-const BODY: &[ErrorKind] = &[MalformedJson, UnreadableBody, BodyTooLarge, UnsupportedMediaType];
+const BODY: &[ErrorKind] = &[
+    MalformedJson,
+    UnreadableBody,
+    BodyTimeout,
+    BodyDisplaced,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    UnsupportedEncoding,
+];
 
 const OPERATIONAL: &str = "operation";
 const USERS: &str = "users";
@@ -130,6 +139,19 @@ impl Operation {
         if self.template.ends_with('}') { path.rsplit('/').next().unwrap_or_default() } else { "" }
     }
 
+    /// Whether it reads a body.
+    #[must_use]
+    pub fn takes_body(&self) -> bool {
+        matches!(self.endpoint, Endpoint::CreateUser | Endpoint::UpdateUser)
+    }
+
+    /// Whether its answer is the same until a newer binary runs, so that a client may ask whether what it has is still
+    /// good: 304 (RFC 9110, section 13).
+    #[must_use]
+    pub fn is_document(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Openapi | Endpoint::Docs | Endpoint::DocsFile | Endpoint::Landing)
+    }
+
     /// The errors that it may answer.
     pub fn error_kinds(&self) -> impl Iterator<Item = ErrorKind> + '_ {
         self.errors.iter().flat_map(|group| group.iter().copied())
@@ -138,8 +160,9 @@ impl Operation {
     /// Every status that it may answer, each once, in ascending order.
     #[must_use]
     pub fn statuses(&self) -> Vec<u16> {
-        let mut statuses: Vec<u16> =
-            self.error_kinds().map(ErrorKind::status).chain([self.success]).map(|status| status.as_u16()).collect();
+        let not_modified = self.is_document().then_some(StatusCode::NOT_MODIFIED);
+        let all = self.error_kinds().map(ErrorKind::status).chain([self.success]).chain(not_modified);
+        let mut statuses: Vec<u16> = all.map(|status| status.as_u16()).collect();
         statuses.sort_unstable();
         statuses.dedup();
         statuses
@@ -234,6 +257,14 @@ mod tests {
         for kind in ErrorKind::ALL.iter().filter(|kind| !elsewhere.contains(kind)) {
             let documented = OPERATIONS.iter().any(|operation| operation.error_kinds().any(|known| known == *kind));
             assert!(documented, "no operation documents {kind:?}");
+        }
+    }
+
+    #[test]
+    fn operations_that_read_a_body_document_what_can_be_wrong_with_it() {
+        for operation in OPERATIONS {
+            let documented = BODY.iter().all(|kind| operation.error_kinds().any(|known| known == *kind));
+            assert_eq!(operation.takes_body(), documented, "{}", operation.id);
         }
     }
 

@@ -8,13 +8,15 @@ use serde::Serialize;
 use sync_wrapper::SyncStream;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr, Schema, SchemaFormat};
 use warp::reply::{Reply, Response};
 
 use super::input::{Fields, decode_segment, integer};
 use super::problem::{ApiError, FieldError};
 use super::{App, json, surface};
 use crate::store::{StoreError, UserStore};
-use crate::users::{Email, Invalid, NewUser, User, UserChange, UserId, UserName};
+use crate::users::{EMAIL_MAX_CHARS, Email, Invalid, NAME_MAX_CHARS, NewUser, User, UserChange, UserId, UserName};
 
 /// Largest `limit` of a page.
 pub const LIMIT_MAX: u32 = 1000;
@@ -65,14 +67,43 @@ pub struct UserList<'a> {
 /// The fields of a user that a client gives in a body; those left out may stand in the query.
 #[derive(ToSchema)]
 #[schema(as = UserFields, example = json!({"name": "John", "email": "john@example.com"}))]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "the schema of what is parsed field by field")]
 pub struct UserFieldsBody {
-    /// 1 to 200 characters after trimming, without control characters.
-    #[schema(min_length = 1, nullable = false)]
+    #[schema(schema_with = name_reference, required = false)]
     name: Option<String>,
-    /// A syntactically valid address of at most 254 characters.
-    #[schema(format = "idn-email", max_length = 254, nullable = false)]
+    #[schema(schema_with = email_reference, required = false)]
     email: Option<String>,
+}
+
+/// The name of the schema of names, and what it says. Blanks around a name do not count, which no schema can say: this one
+/// asks for a little more than the service does.
+pub fn name_schema() -> (&'static str, Schema) {
+    let rule = "1 to 200 characters after trimming, something visible among them; no control characters, no line breaks \
+                and none that change the direction of text.";
+    let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).description(Some(rule));
+    let text = text.min_length(Some(1)).max_length(Some(NAME_MAX_CHARS)).pattern(Some(UserName::pattern()));
+    ("Name", text.build().into())
+}
+
+/// The name of the schema of addresses, and what it says. What is limited in bytes is said in words only.
+pub fn email_schema() -> (&'static str, Schema) {
+    let rule = "A syntactically valid address of at most 254 characters, with at most 64 bytes before the `@` and a domain \
+                of at most 253 bytes, 63 in each of its parts. It need not be unique.";
+    let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).description(Some(rule));
+    let text = text.format(Some(SchemaFormat::Custom("idn-email".to_owned())));
+    let text = text.min_length(Some(3)).max_length(Some(EMAIL_MAX_CHARS)).pattern(Some(Email::pattern()));
+    ("Email", text.build().into())
+}
+
+/// Refers to [`name_schema`].
+pub fn name_reference() -> RefOr<Schema> {
+    Ref::from_schema_name("Name").into()
+}
+
+/// Refers to [`email_schema`].
+pub fn email_reference() -> RefOr<Schema> {
+    Ref::from_schema_name("Email").into()
 }
 
 /// `GET /api/users`: one page with `limit`, else everything after `after`, streamed.

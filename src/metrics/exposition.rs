@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderValue, StatusCode};
 use prometheus::Registry;
 use tokio::sync::Semaphore;
@@ -99,6 +99,8 @@ impl Exposition {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_TEXT));
         headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        // A scrape that a cache answered would show a service standing still.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -178,6 +180,7 @@ mod tests {
         let response = warp::test::request().path("/metrics").reply(&exposition(registry())).await;
 
         assert_eq!(response.headers()[CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
         assert!(response.headers().get(CONTENT_ENCODING).is_none());
         assert_eq!(response.body(), "# HELP jobs_total Jobs.\n# TYPE jobs_total counter\njobs_total 3\n");
     }

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use warp::Filter;
 use warp::path::FullPath;
@@ -30,11 +31,16 @@ pub struct Failure {
     pub cause: Option<Arc<str>>,
 }
 
+/// Attached by a service to a response (as an extension): how long it waited for its client, such as for the rest of the
+/// request's body. That is no work of the service's, and no part of the duration.
+#[derive(Debug, Clone, Copy)]
+pub struct Waited(pub Duration);
+
 impl Red {
     /// Wraps a service: every request is counted, timed, given an `X-Request-Id` and logged in one line.
     ///
-    /// The duration runs from the request's head until the response's head is ready; a body that is streamed
-    /// afterwards is not part of it. A request whose client goes away before that is recorded with status 499, one
+    /// The duration runs from the request's head until the response's head is ready, less what the service says that it
+    /// [waited](Waited) for its client; a body that is streamed afterwards is not part of it. A request whose client goes away before that is recorded with status 499, one
     /// whose handler unwinds with status 500. Nothing here waits or blocks.
     ///
     /// warp's path filters panic on a request without any path (`CONNECT host:port`), before this wrapper sees it: a
@@ -81,6 +87,9 @@ impl Exchange {
     }
 
     fn finish(mut self, mut response: Response) -> Response {
+        if let Some(Waited(waited)) = response.extensions_mut().remove() {
+            self.observation.leave_out(waited);
+        }
         let failure = response.extensions_mut().remove::<Failure>();
         let kind = failure.as_ref().map(|failure| failure.error_type);
         let cause = failure.as_ref().and_then(|failure| failure.cause.as_deref());
@@ -121,7 +130,6 @@ impl Drop for Exchange {
 #[cfg(test)]
 mod tests {
     use std::panic::AssertUnwindSafe;
-    use std::time::Duration;
 
     use futures_util::FutureExt;
     use http::StatusCode;
@@ -165,6 +173,21 @@ mod tests {
         assert_sample(&registry, r#"http_request_duration_seconds_sum{method="GET",route="/work"} 1.5"#);
         assert_sample(&registry, r#"http_request_duration_seconds_count{method="GET",route="/work"} 1"#);
         assert_sample(&registry, r#"http_requests_in_progress{method="GET",route="/work"} 0"#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_response_says_that_was_waited_is_left_out_of_the_duration() {
+        let registry = Registry::new();
+        let waiting = warp::any().then(|| async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let mut response = StatusCode::OK.into_response();
+            response.extensions_mut().insert(Waited(Duration::from_secs(2)));
+            response
+        });
+
+        warp::test::request().path("/work").reply(&red(&registry).instrument(waiting)).await;
+
+        assert_sample(&registry, r#"http_request_duration_seconds_sum{method="GET",route="/work"} 1"#);
     }
 
     #[tokio::test]

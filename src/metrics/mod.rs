@@ -29,7 +29,7 @@ mod threads;
 pub use batch::{BATCH_MOMENTS, BatchEnd, BatchRun, Usage, import_rows, is_taken};
 pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, accepts_gzip, exposition};
 pub use families::Red;
-pub use instrument::Failure;
+pub use instrument::{Failure, Waited};
 pub use observation::Observation;
 pub use push::{PushMetrics, PushResult};
 pub use routes::{Route, RouteTable, TemplateError};

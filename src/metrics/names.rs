@@ -55,7 +55,7 @@ pub const HTTP_REQUESTS_TOTAL: Definition = Definition {
 /// Time from the request's head to the response's head.
 pub const HTTP_REQUEST_DURATION_SECONDS: Definition = Definition {
     name: "http_request_duration_seconds",
-    help: "Time from reading a request's head until its response's head is ready, in seconds.",
+    help: "Time from reading a request's head until its response's head is ready, without the wait for its body, in seconds.",
     labels: &[METHOD, ROUTE],
 };
 

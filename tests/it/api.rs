@@ -53,6 +53,12 @@ async fn json_is_taken_under_every_spelling_of_its_media_type() {
         ("application/json", "as registered"),
         ("application/json; charset=utf-8", "with a parameter"),
         ("Application/JSON", "media types are case-insensitive"),
+        ("application/json ; charset=utf-8", "a blank before the semicolon (RFC 9110, section 5.6.6)"),
+        ("application/json\t;\tcharset=UTF-8 ; q=\"a;b\"", "tabs, and a semicolon in quotes"),
+        ("application/json;charset=\"utf-8\"", "a parameter in quotes"),
+        ("application/json; charset=utf8", "as many write it"),
+        ("application/json; charset=us-ascii", "a part of UTF-8"),
+        ("application/json;", "a semicolon and nothing after it"),
     ] {
         let request = server.request("POST", "/api/users").header("content-type", content_type);
 
@@ -60,6 +66,34 @@ async fn json_is_taken_under_every_spelling_of_its_media_type() {
 
         assert_eq!(created.status, 201, "{content_type}: {reason}: {}", created.text());
     }
+}
+
+#[tokio::test]
+async fn a_body_that_is_sent_as_it_is_may_say_so() {
+    let server = Server::start().await;
+    for encoding in ["identity", "Identity", "identity, identity", ""] {
+        let request = server.request("POST", "/api/users").header("content-encoding", encoding);
+
+        let created = Answer::to(request.json(&json!({"name": "John", "email": "john@example.com"}))).await;
+
+        assert_eq!(created.status, 201, "{encoding:?}: {}", created.text());
+    }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_json_is_skipped() {
+    let server = Server::start().await;
+    for (method, path, status) in [("POST", "/api/users", 201), ("PUT", "/api/users/1", 200)] {
+        let request = server.request(method, path).header("content-type", "application/json");
+
+        let answer = Answer::to(request.body("\u{FEFF}{\"name\":\"John\",\"email\":\"john@example.com\"}")).await;
+
+        assert_eq!(answer.status, status, "{method}: {}", answer.text());
+        assert_eq!(answer.json()["name"], "John", "{method}");
+    }
+    let alone = server.request("POST", "/api/users?name=John&email=john@example.com").body("\u{FEFF}");
+    let alone = Answer::to(alone.header("content-type", "application/json")).await;
+    assert_eq!(alone.status, 201, "nothing but the mark is no body: {}", alone.text());
 }
 
 #[tokio::test]
@@ -130,6 +164,8 @@ async fn names_are_kept_as_given_and_counted_in_characters() {
         ("Ольга Ивановна", 201, "Cyrillic"),
         ("สมชาย", 201, "Thai, with combining vowels"),
         ("👩‍👩‍👧‍👦", 201, "emoji, joined by format characters"),
+        ("🏴\u{E0067}\u{E0062}\u{E0073}\u{E0063}\u{E0074}\u{E007F}", 201, "Scotland's flag, which is made of tags"),
+        ("علی\u{200C}رضا", 201, "Persian, with a zero-width non-joiner"),
         ("a", 201, "one character"),
         (r#"Robert'); DROP TABLE users;-- <b>&"\"#, 201, "text that means something elsewhere"),
     ];
@@ -149,6 +185,22 @@ async fn names_are_kept_as_given_and_counted_in_characters() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn users_from_before_a_rule_are_read_and_changed_as_they_are() {
+    let server = Server::start().await;
+    let (name, email) = ("\u{202E}\u{200B}", "john@ex?ample.com");
+    let insert = sqlx::query("INSERT INTO users (name, email) VALUES (?, ?)").bind(name).bind(email);
+    insert.execute(&mut server.database().await).await.unwrap();
+
+    let read = server.get("/api/users/1").await;
+    let listed = server.get("/api/users").await;
+    let changed = server.send("PUT", "/api/users/1?email=john@example.com").await;
+
+    let stored = json!({"id": 1, "name": name, "email": email});
+    assert_eq!((read.json(), &listed.json()["users"][0]), (stored.clone(), &stored));
+    assert_eq!(changed.json(), json!({"id": 1, "name": name, "email": "john@example.com"}));
 }
 
 // ---- Listings ----
@@ -324,10 +376,35 @@ async fn swagger_ui_loads_everything_from_the_server_itself() {
         };
         assert_eq!(media_type(&answer), expected, "{asset}");
     }
+}
+
+/// What a browser asks for, from the page's address on; the proxy takes the prefix off.
+#[tokio::test]
+async fn behind_a_proxy_that_strips_a_prefix_the_documentation_stays_below_it() {
+    let server = Server::start().await;
+    let page = Url::parse("https://proxy.example/prefix/docs").unwrap();
+    let html = server.get("/docs").await.text();
+    let base = page.join(attributes(&html, "base", "href").first().expect("a base")).unwrap();
+
     let initializer = server.get("/docs/swagger-initializer.js").await.text();
-    let (_, after) = initializer.split_once(r#""url": ""#).expect("the description that Swagger UI shows");
-    let description = base.join(after.split('"').next().unwrap()).unwrap();
-    assert_eq!(description.path(), "/openapi.json");
+    // Swagger UI resolves a relative address twice, for its requests against the page instead of its base: so it is
+    // given a whole one.
+    let (_, after) = initializer.split_once(r#""url": new URL(""#).expect("the description that Swagger UI shows");
+    let (relative, after) = after.split_once('"').unwrap();
+    assert!(after.starts_with(", document.baseURI).href"), "{after}");
+    let description = base.join(relative).unwrap();
+    let servers = server.get("/openapi.json").await.json()["servers"].clone();
+    let servers: Vec<Url> =
+        servers.as_array().unwrap().iter().map(|at| description.join(at["url"].as_str().unwrap()).unwrap()).collect();
+    let landing = server.get("/").await.text();
+    let landing_page = Url::parse("https://proxy.example/prefix/").unwrap();
+    let links = attributes(&landing, "a", "href").into_iter().map(|link| landing_page.join(link).unwrap());
+
+    assert_eq!(description.path(), "/prefix/openapi.json");
+    assert_eq!(servers.iter().map(Url::path).collect::<Vec<_>>(), ["/prefix/"]);
+    for link in links.filter(|link| link.host_str() == Some("proxy.example")) {
+        assert!(link.path().starts_with("/prefix/"), "{link}");
+    }
 }
 
 #[tokio::test]

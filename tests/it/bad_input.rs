@@ -1,7 +1,10 @@
 //! Bad input: a clear error that names it, and nothing changed.
 
 use std::collections::HashSet;
+use std::io::Write;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::{StreamExt, stream};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -135,6 +138,14 @@ async fn a_name_or_address_that_breaks_its_rules_answers_422_and_is_named() {
         ("name", "Jo\rhn", "Jo\\rhn", "a carriage return"),
         ("name", "Jo\u{85}hn", "Jo\\u{85}hn", "a control character outside ASCII"),
         ("name", "\u{1b}[31mJohn", "\\u{1b}[31mJohn", "an escape sequence, which a log must not repeat"),
+        ("name", "\u{200B}", "\\u{200b}", "a zero-width space"),
+        ("name", " \u{AD}\u{FEFF}", " \\u{ad}\\u{feff}", "nothing that can be seen"),
+        ("name", "\u{3164}", "", "a letter that is drawn as nothing"),
+        ("name", "\u{2800}", "", "Braille without dots"),
+        ("name", "\u{FE0F}", "", "a variation selector alone"),
+        ("name", "John\u{202E}nhoJ", "John\\u{202e}nhoJ", "an override of the direction"),
+        ("name", "\u{2067}John\u{2069}", "\\u{2067}John", "an isolate"),
+        ("name", "John\u{2028}Doe", "John\\u{2028}Doe", "a line break that is no control character"),
         ("email", "", "", "empty"),
         ("email", "john", "john", "no @"),
         ("email", "john@", "john@", "no domain"),
@@ -147,6 +158,13 @@ async fn a_name_or_address_that_breaks_its_rules_answers_422_and_is_named() {
         ("email", "john@example.com\n", "john@example.com\\n", "a newline"),
         ("email", "jo\0hn@example.com", "jo\\0hn@example.com", "NUL"),
         ("email", long_address.as_str(), &long_address[..80], "255 characters"),
+        ("email", "john@ex?ample.com", "john@ex?ample.com", "a question mark in the domain"),
+        ("email", "john@example.com/x", "john@example.com/x", "a slash in the domain"),
+        ("email", "john@example.com#x", "john@example.com#x", "a number sign in the domain"),
+        ("email", "john@ex`ample.com", "john@ex`ample.com", "a backtick in the domain"),
+        ("email", "john@ex|ample.com", "john@ex|ample.com", "a pipe in the domain"),
+        ("email", "jo\u{200B}hn@example.com", "jo\\u{200b}hn@example.com", "what cannot be seen"),
+        ("email", "john@exam\u{202E}ple.com", "john@exam\\u{202e}ple.com", "an override of the direction"),
     ];
     for (field, value, shown, reason) in cases {
         let other = if field == "name" { ("email", "jane@example.com") } else { ("name", "Jane") };
@@ -383,7 +401,7 @@ async fn a_body_that_is_no_json_answers_400() {
     let objects = format!(r#"{{"name": {}1{}, "email": "j@a.de"}}"#, r#"{"a":"#.repeat(10_000), "}".repeat(10_000));
     let unknown =
         format!(r#"{{"a": {}1{}, "name": "Jane", "email": "j@a.de"}}"#, "[".repeat(10_000), "]".repeat(10_000));
-    let cases: [(&[u8], &str); 14] = [
+    let cases: [(&[u8], &str); 15] = [
         (b"{", "it ends early"),
         (b"Jane", "a bare word"),
         (br#"{"name": "Jane",}"#, "a trailing comma"),
@@ -391,7 +409,8 @@ async fn a_body_that_is_no_json_answers_400() {
         (br#"{"name": "Jane"} {"name": "Joan"}"#, "two documents"),
         (br#"{"name": NaN}"#, "no JSON number"),
         (b"name=Jane&email=jane@example.com", "a form"),
-        (b"\xef\xbb\xbf{}", "a byte order mark"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{}", "a second byte order mark"),
+        (b"\xfe\xff\0{\0}", "UTF-16"),
         (b"{\"name\": \"J\xffne\"}", "broken UTF-8"),
         (br#"{"name": "J\ud800ne"}"#, "half a surrogate pair"),
         (b"{\"name\": \"Jane\n\"}", "a newline within a string"),
@@ -454,6 +473,8 @@ async fn a_body_that_is_not_declared_as_json_answers_415_and_shows_the_type() {
         (Some("application/problem+json"), "\"application/problem+json\"", "JSON of another meaning"),
         (Some("application"), "\"application\"", "no media type at all"),
         (Some("*/*"), "\"*/*\"", "any type, which is for Accept"),
+        (Some("application/json; charset=iso-8859-1"), "charset=iso-8859-1", "JSON is UTF-8 (RFC 8259, section 8.1)"),
+        (Some("application/json; charset"), "charset", "a parameter without its value"),
         (Some(endless.as_str()), endless_shown.as_str(), "4 KiB, of which only the first are repeated"),
     ];
     for (content_type, shown, reason) in cases {
@@ -463,11 +484,65 @@ async fn a_body_that_is_not_declared_as_json_answers_415_and_shows_the_type() {
                 request = request.header("content-type", content_type);
             }
 
-            let problem = guarded.refuses(request, (415, "unsupported_media_type"), reason).await;
+            let answer = Answer::to(request).await;
 
+            let problem = judged(&answer, (415, "unsupported_media_type"), reason);
             assert!(problem.detail.contains(shown), "{reason}: {problem:?}");
+            assert_eq!(answer.header("accept"), "application/json", "{reason}");
+            // Of codings, such an answer must say nothing (RFC 9110, section 12.5.3).
+            assert_eq!(answer.header("accept-encoding"), "", "{reason}");
         }
     }
+    guarded.is_unchanged().await;
+}
+
+#[tokio::test]
+async fn two_content_types_answer_415() {
+    let guarded = Guarded::start().await;
+    for types in [["application/json", "text/plain"], ["text/plain", "application/json"]] {
+        let mut request = guarded.server.request("POST", "/api/users").body(r#"{"name":"Jane","email":"j@a.de"}"#);
+        for content_type in types {
+            request = request.header("content-type", content_type);
+        }
+
+        let problem = guarded.refuses(request, (415, "unsupported_media_type"), "whichever is first").await;
+
+        assert!(problem.detail.contains(&types.join(", ")), "{problem:?}");
+    }
+    guarded.is_unchanged().await;
+}
+
+#[tokio::test]
+async fn an_encoded_body_answers_415_and_says_that_none_is_taken() {
+    let guarded = Guarded::start().await;
+    let plain = br#"{"name":"Jane","email":"jane@example.com"}"#.to_vec();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&plain).unwrap();
+    let packed = encoder.finish().unwrap();
+    let cases = [
+        ("gzip", &packed, "a compressed body"),
+        ("gzip", &plain, "a body that says so and is not"),
+        ("X-GZIP", &packed, "the same by its old name"),
+        ("identity, br", &plain, "one of two"),
+        ("made-up", &plain, "no coding that anybody knows"),
+    ];
+    for (encoding, body, reason) in cases {
+        for (method, path) in [("POST", "/api/users"), ("PUT", JOHN)] {
+            let request = guarded.server.request(method, path).header("content-type", "application/json");
+
+            let answer = Answer::to(request.header("content-encoding", encoding).body(body.clone())).await;
+
+            let problem = judged(&answer, (415, "unsupported_encoding"), reason);
+            assert_eq!(answer.header("accept-encoding"), "identity", "{reason}");
+            assert!(problem.detail.contains(&format!("\"{encoding}\"")), "{reason}: {problem:?}");
+        }
+    }
+    let head = "POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    let packed_on_the_way = format!("{head}Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
+
+    let answer = guarded.server.exchange(packed_on_the_way.as_bytes()).await;
+
+    judged(&answer, (415, "unsupported_encoding"), "a coding of the transfer");
     guarded.is_unchanged().await;
 }
 

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api_monitoring::api::problem::ErrorKind;
 use api_monitoring::api::surface::{OPERATIONS, Operation};
+use futures_util::future::join_all;
 use jsonschema::Validator;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::support::{Answer, Server, binary, encode};
 
@@ -223,6 +222,11 @@ async fn every_error_that_is_answered_is_documented_and_fits_the_schema() {
         (400, "create_user", users("POST").header(json_type.0, json_type.1).body("{")),
         (413, "create_user", users("POST").header(json_type.0, json_type.1).body(too_large.clone())),
         (415, "create_user", users("POST").header(json_type.0, "text/plain").body("{}")),
+        (
+            415,
+            "create_user",
+            users("POST").header(json_type.0, json_type.1).header("content-encoding", "br").body("{}"),
+        ),
         (422, "create_user", users("POST")),
         (404, "get_user", server.request("GET", "/api/users/7")),
         (422, "get_user", server.request("GET", "/api/users/x")),
@@ -253,16 +257,19 @@ async fn every_error_that_is_answered_is_documented_and_fits_the_schema() {
 
 #[tokio::test]
 async fn overload_is_answered_as_documented() {
-    let server = Server::start_with(&["--max-in-flight", "1", "--request-timeout", "1h"]).await;
+    let server = Server::start_with(&["--max-in-flight", "1"]).await;
     let description = Description::of(&server).await;
-    // A body that never comes holds the only place for as long as this test needs it.
-    let mut waiting = TcpStream::connect(&server.address).await.unwrap();
-    waiting.write_all(b"POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n").await.unwrap();
-    server.in_progress("/api/users", 1).await;
-    let mut free = Vec::new();
-    for operation in OPERATIONS {
-        let answer = Answer::to(description.sample(&server, operation)).await;
 
+    // A slow answer holds the only place while all others are asked at once.
+    let (slow, answers) = tokio::join!(server.get("/api/slow"), async {
+        server.in_progress("/api/slow", 1).await;
+        let ask = |operation| Answer::to(description.sample(&server, operation));
+        join_all(OPERATIONS.iter().map(|operation| ask(operation))).await
+    });
+
+    assert_eq!(slow.status, 200);
+    let mut free = Vec::new();
+    for (operation, answer) in OPERATIONS.iter().zip(answers) {
         description.judge(operation, &answer);
         if answer.status == 503 {
             assert_eq!(answer.problem().error_type, "overloaded", "{}", name(operation));
@@ -272,6 +279,93 @@ async fn overload_is_answered_as_documented() {
         }
     }
     assert_eq!(free, ["health", "ready", "metrics"], "all others are turned away");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_answered_as_documented() {
+    let server = Server::start_with(&["--request-timeout", "100ms"]).await;
+    let description = Description::of(&server).await;
+    let operation = OPERATIONS.iter().find(|operation| operation.id == "create_user").unwrap();
+
+    let answer = server.exchange(b"POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n").await;
+
+    assert_eq!(answer.status, 408);
+    description.judge(operation, &answer);
+}
+
+#[tokio::test]
+async fn a_document_that_the_client_has_is_answered_as_documented() {
+    let server = Server::start().await;
+    let description = Description::of(&server).await;
+    let documents: Vec<_> =
+        OPERATIONS.iter().filter(|operation| operation.statuses().contains(&304)).copied().collect();
+    assert_eq!(documents.len(), 4);
+    for operation in documents {
+        let answer = Answer::to(description.sample(&server, operation).header("if-none-match", "*")).await;
+
+        assert_eq!(answer.status, 304, "{}", name(operation));
+        description.judge(operation, &answer);
+    }
+}
+
+/// Whatever fits the description is taken, and whatever does not is refused.
+#[tokio::test]
+async fn the_description_demands_what_the_service_demands() {
+    let server = Server::start().await;
+    let description = Description::of(&server).await;
+    server.create("John").await;
+    let (long, short) = ("a".repeat(201), "a".repeat(200));
+    let bodies = [
+        json!({"name": "Jane", "email": "jane@example.com"}),
+        json!({"name": short, "email": "jane@example.com"}),
+        json!({"name": long, "email": "jane@example.com"}),
+        json!({"name": " ", "email": "jane@example.com"}),
+        json!({"name": "", "email": "jane@example.com"}),
+        json!({"name": "\u{200B}", "email": "jane@example.com"}),
+        json!({"name": "a\u{202E}b", "email": "jane@example.com"}),
+        json!({"name": "a\nb", "email": "jane@example.com"}),
+        json!({"name": "👩‍👩‍👧‍👦", "email": "jane@example.com"}),
+        json!({"name": "Jane", "email": "jane"}),
+        json!({"name": "Jane", "email": "jane@ex?mple.com"}),
+        json!({"name": "Jane", "email": "jane@-example.com"}),
+        json!({"name": "Jane", "email": format!("jane@{}.com", "d".repeat(64))}),
+        json!({"name": "Jane", "email": format!("{}@{}.{}.{}.com", "a".repeat(60), "d".repeat(63), "d".repeat(63), "d".repeat(63))}),
+        json!({"name": "Jane", "email": "\"jane doe\"@exämple.com"}),
+        json!({"name": "Jane", "email": "jane@example.com", "admin": true}),
+        json!({"name": 7, "email": "jane@example.com"}),
+        json!({"name": null, "email": "jane@example.com"}),
+        json!({"name": "Jane"}),
+        json!({"email": "jane@example.com"}),
+        json!({}),
+        json!([]),
+        json!("name"),
+    ];
+    for (id, path, query) in [
+        ("create_user", "/api/users", ""),
+        ("create_user", "/api/users", "?name=Joan"),
+        ("update_user", "/api/users/1", ""),
+        ("update_user", "/api/users/1", "?email=joan@example.com"),
+    ] {
+        let operation = OPERATIONS.iter().find(|operation| operation.id == id).unwrap();
+        for body in &bodies {
+            let answer =
+                Answer::to(server.request(operation.method.as_str(), &format!("{path}{query}")).json(body)).await;
+
+            let fits = description.fits_body(operation, body);
+            let place = format!("{}{query} with {body}: {}", name(operation), answer.text());
+            if query.is_empty() && id == "update_user" {
+                assert_eq!(fits && *body != json!({}), answer.status.is_success(), "{place}");
+            } else if !answer.status.is_success() && fits {
+                // What no schema of a body can say: the query must have the rest, and nothing twice.
+                assert!(
+                    answer.problem().detail.contains("is missing") || answer.problem().detail.contains("both"),
+                    "{place}"
+                );
+            } else {
+                assert!(fits || !answer.status.is_success(), "{place}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -397,7 +491,7 @@ impl Description {
         for (name, schema) in self.0["components"]["schemas"].as_object().unwrap() {
             let reference = json!({"$ref": format!("#/components/schemas/{name}")});
             found.extend(schema.get("example").map(|example| (name.clone(), reference, example.clone())));
-            for (property, schema) in schema["properties"].as_object().unwrap() {
+            for (property, schema) in schema["properties"].as_object().into_iter().flatten() {
                 let place = format!("{name}.{property}");
                 found.extend(schema.get("example").map(|example| (place, schema.clone(), example.clone())));
             }
@@ -406,8 +500,11 @@ impl Description {
             let described = self.operation(operation);
             for parameter in described["parameters"].as_array().into_iter().flatten() {
                 let place = format!("{}, {}", name(operation), parameter["name"]);
-                let example = parameter.get("example").unwrap_or_else(|| panic!("{place} has no example"));
-                found.push((place, parameter["schema"].clone(), example.clone()));
+                match parameter.get("example") {
+                    Some(example) => found.push((place, parameter["schema"].clone(), example.clone())),
+                    // Sent beside the example of the body, it would be an error.
+                    None => assert!(described["requestBody"].is_object(), "{place} has no example"),
+                }
             }
             for (status, response) in described["responses"].as_object().unwrap() {
                 for media in response["content"].as_object().into_iter().flat_map(|content| content.values()) {
@@ -419,6 +516,12 @@ impl Description {
             }
         }
         found
+    }
+
+    /// Whether a body fits what is described for an operation.
+    fn fits_body(&self, operation: &Operation, body: &Value) -> bool {
+        let schema = &self.operation(operation)["requestBody"]["content"]["application/json"]["schema"];
+        self.validator(schema).is_valid(body)
     }
 
     /// Sees that a value fits a schema of the description.

@@ -217,20 +217,6 @@ async fn clients_that_trickle_do_not_hold_up_others() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_answered_504_at_the_deadline() {
-    let server = Server::start_with(&["--request-timeout", "200ms"]).await;
-    let mut stream = BufReader::new(connect_and_send(&server, TRICKLED_BODY).await);
-
-    let mut status_line = String::new();
-    in_time("an answer", stream.read_line(&mut status_line)).await.unwrap();
-
-    assert_eq!(status_line.trim_end(), "HTTP/1.1 504 Gateway Timeout");
-    server.in_progress("/api/users", 0).await;
-    assert_eq!(server.metrics().await.value("api_errors_total", &[("error_type", "timeout")]), 1.0);
-    assert_eq!(server.get("/api/users").await.json()["count"], 0);
-}
-
-#[tokio::test]
 async fn two_hundred_connections_dropped_at_once_leave_nothing_behind() {
     let server = Server::start().await;
     server.metrics().await;
