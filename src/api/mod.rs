@@ -43,6 +43,7 @@ use problem::{ApiError, Panicked};
 use surface::{Endpoint, Operation, Routing};
 
 pub use diagnostics::Delays;
+pub use problem::HostFault;
 
 /// Listings of all users that are sent at once. Each holds one chunk of users for as long as its client reads.
 const LISTINGS_MAX: usize = 64;
@@ -175,10 +176,15 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 /// whole request here.
 #[must_use]
 pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
-    warp::method().and(warp::path::full()).and(query()).and(warp::header::headers_cloned()).and(body()).then(
-        move |method, path: FullPath, query: String, headers, body| {
+    let host_fault = warp::ext::optional::<HostFault>();
+    let parts = warp::method().and(warp::path::full()).and(query()).and(warp::header::headers_cloned()).and(body());
+    parts.and(host_fault).then(
+        move |method, path: FullPath, query: String, headers, body, host_fault: Option<HostFault>| {
             let app = app.clone();
             async move {
+                if let Some(fault) = host_fault {
+                    return ApiError::InvalidHost(fault).into_response();
+                }
                 match app.0.routing.operation(&method, path.as_str()) {
                     Ok(operation) => {
                         app.answer(operation, handle(&app, operation, &path, &query, &headers, body)).await

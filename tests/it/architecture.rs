@@ -99,6 +99,8 @@ fn metric_names_are_spelled_in_one_file_only() {
         names::API_USERS_DELETED_TOTAL,
         names::API_USERS,
         names::API_BUILD_INFO,
+        names::API_CONNECTIONS,
+        names::API_CONNECTIONS_REFUSED_TOTAL,
         names::APP_ACTIVE_USERS,
         names::APP_CPU_USAGE_PERCENT,
         names::APP_REQUESTS_TOTAL,
