@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -63,13 +63,22 @@ where
         let mut patience = Patience::new(&place);
         let mut socket = Socket::new(stream, Arc::clone(&place));
         while is_asked(&socket, &place, &mut patience).await {
-            // On the heap, so that a connection that waits is small.
-            match Box::pin(self.talk(socket, &place, &mut patience)).await {
+            match self.talking(socket, &place, &mut patience).await {
                 Next::Wait(waiting) => socket = waiting,
                 Next::Discard(stream) => return discard(&stream).await,
                 Next::End => return,
             }
         }
+    }
+
+    /// [`Front::talk`] on the heap, and made outside of what waits for it: so a connection that waits is small.
+    fn talking<'a>(
+        &'a self,
+        socket: Socket,
+        place: &'a Arc<Place>,
+        patience: &'a mut Patience,
+    ) -> Pin<Box<dyn Future<Output = Next> + Send + 'a>> {
+        Box::pin(self.talk(socket, place, patience))
     }
 
     /// Answers requests until there is none for a while, or the connection is over.
@@ -91,7 +100,7 @@ where
         match ended {
             Some(outcome) => {
                 let refused = outcome.is_err_and(|error| error.is_parse());
-                let rest = refused || place.is_unread() || !parts.read_buf.is_empty() || is_readable(&socket).await;
+                let rest = refused || place.is_unread() || !parts.read_buf.is_empty() || has_more(&socket).await;
                 if rest { Next::Discard(socket.into_stream()) } else { Next::End }
             }
             None if matches!(place.activity(), Activity::Idle(_)) => Next::Wait(socket.read_again(parts.read_buf)),
@@ -101,12 +110,12 @@ where
     }
 }
 
-/// Waits for something to read; says no when the connection has waited long enough.
+/// Waits for something to read; says no when there will be nothing, or the connection has waited long enough.
 async fn is_asked(socket: &Socket, place: &Place, patience: &mut Patience) -> bool {
     poll_fn(|context| {
         place.register(context.waker());
-        if socket.poll_readable(context).is_ready() {
-            return Poll::Ready(true);
+        if let Poll::Ready(asked) = socket.poll_asked(context) {
+            return Poll::Ready(asked);
         }
         if !patience.is_over_without_buffers(place, context) {
             return Poll::Pending;
@@ -119,8 +128,9 @@ async fn is_asked(socket: &Socket, place: &Place, patience: &mut Patience) -> bo
     .await
 }
 
-async fn is_readable(socket: &Socket) -> bool {
-    poll_fn(|context| Poll::Ready(socket.poll_readable(context).is_ready())).await
+/// Whether the client has sent more than was read.
+async fn has_more(socket: &Socket) -> bool {
+    poll_fn(|context| Poll::Ready(socket.poll_asked(context) == Poll::Ready(true))).await
 }
 
 /// Reads on until the client closes, within limits. The connection is closed for writing already.
@@ -128,7 +138,7 @@ pub(super) async fn discard(stream: &TcpStream) {
     let reading = async {
         let mut left = DISCARD_MAX_BYTES;
         while left > 0 && stream.readable().await.is_ok() {
-            match stream.try_read(&mut [0; 8 * 1024]) {
+            match throw_away(stream) {
                 Ok(0) => break,
                 Ok(bytes) => left = left.saturating_sub(bytes),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -138,4 +148,30 @@ pub(super) async fn discard(stream: &TcpStream) {
     };
     // Whether the client closed or not, it had its time.
     let _ = timeout(DISCARD_TIME, reading).await;
+}
+
+/// Apart, so that the buffer is no part of what a connection keeps while it waits.
+fn throw_away(stream: &TcpStream) -> io::Result<usize> {
+    stream.try_read(&mut [0; 8 * 1024])
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use warp::Filter;
+
+    use super::super::place::Common;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_waits_is_small() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let place = Arc::new(Place::new(Arc::new(Common::new(Duration::ZERO))));
+        let front = Arc::new(Front::new(warp::service(warp::any().map(warp::reply))));
+
+        let waiting = front.serve(stream, place);
+
+        assert!(size_of_val(&waiting) < 1024, "{} bytes for each", size_of_val(&waiting));
+    }
 }

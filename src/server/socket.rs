@@ -35,9 +35,14 @@ impl Socket {
         self.stream
     }
 
-    /// Ready when there is something to read, or the end.
-    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.again.is_empty() { self.stream.poll_read_ready(context).map(drop) } else { Poll::Ready(()) }
+    /// Whether there is something to read, once there is or the connection has ended. It stays where it is.
+    pub(super) fn poll_asked(&self, context: &mut Context<'_>) -> Poll<bool> {
+        if !self.again.is_empty() {
+            return Poll::Ready(true);
+        }
+        // Not only whether the runtime holds it for readable: of a new connection, it does so at first.
+        let peeked = self.stream.poll_peek(context, &mut ReadBuf::new(&mut [0]));
+        peeked.map(|bytes| bytes.is_ok_and(|bytes| bytes > 0))
     }
 
     /// Whether bytes have come, as the system sees it now: the runtime learns of it a moment later. They stay where they

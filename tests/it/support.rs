@@ -227,7 +227,7 @@ impl Answer {
     }
 
     /// Parses an answer as it came over the wire, when the connection's end is the body's.
-    fn parse(bytes: &[u8]) -> Self {
+    pub fn parse(bytes: &[u8]) -> Self {
         let shown = String::from_utf8_lossy(bytes);
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
         let end = end.unwrap_or_else(|| panic!("no whole head of a response in {shown:?}"));
