@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Connections that keep their buffers while they are idle for a moment; beyond that, an answered one gives them back at
 /// once.
-const WARM_MAX: usize = 1024;
+const WARM_MAX: usize = 256;
 
 /// What all connections share.
 pub(super) struct Common {
