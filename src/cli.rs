@@ -68,6 +68,11 @@ pub struct ServeArgs {
     #[arg(long, env = "MAX_IN_FLIGHT", value_name = "COUNT", default_value = "1024")]
     pub max_in_flight: String,
 
+    /// Connections open at once, lowered to what the limit of open files allows; above it, the one that has waited
+    /// longest for a request makes room, or else the new one is answered 503
+    #[arg(long, env = "MAX_CONNECTIONS", value_name = "COUNT", default_value = "4096")]
+    pub max_connections: String,
+
     /// How long requests in flight may take to finish after SIGTERM or SIGINT
     #[arg(long, env = "DRAIN_TIMEOUT", value_name = "DURATION", default_value = "8s")]
     pub drain_timeout: String,

@@ -48,6 +48,7 @@ use surface::{Endpoint, Operation, Routing};
 use uploads::Uploads;
 
 pub use diagnostics::Delays;
+pub use problem::HostFault;
 
 /// Listings of all users that are sent at once. Each holds one chunk of users for as long as its client reads.
 const LISTINGS_MAX: usize = 64;
@@ -207,12 +208,19 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 /// as well, but warp clones and polls its way through all that stand before the right one.
 #[must_use]
 pub fn routes(app: App) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
-    warp::method().and(warp::path::full()).and(query()).and(warp::header::headers_cloned()).and(body()).then(
-        move |method, path: FullPath, query: String, headers, body| {
+    let host_fault = warp::ext::optional::<HostFault>();
+    let parts = warp::method().and(warp::path::full()).and(query()).and(warp::header::headers_cloned()).and(body());
+    parts.and(host_fault).then(
+        move |method, path: FullPath, query: String, headers, body, host_fault: Option<HostFault>| {
             let app = app.clone();
             async move {
                 let mut waited = Duration::ZERO;
-                let work = answer(&app, &method, path.as_str(), &query, &headers, body, &mut waited);
+                let work = async {
+                    match host_fault {
+                        Some(fault) => Err(ApiError::InvalidHost(fault)),
+                        None => answer(&app, &method, path.as_str(), &query, &headers, body, &mut waited).await,
+                    }
+                };
                 let mut response = respond(work).await;
                 if !waited.is_zero() {
                     response.extensions_mut().insert(Waited(waited));

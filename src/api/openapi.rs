@@ -19,7 +19,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::diagnostics::Slow;
 use super::health::{Health, Ready};
 use super::legacy::{ActiveUsers, CpuUsage};
-use super::problem::{ApiError, ErrorKind, FieldError, Panicked, Problem};
+use super::problem::{HostFault, ApiError, ErrorKind, FieldError, Panicked, Problem};
 use super::surface::{self, OPERATIONS, Operation};
 use super::users::{self, LIMIT_MAX, UserBody, UserFieldsBody, UserList};
 use crate::metrics::CONTENT_TYPE_TEXT;
@@ -135,6 +135,7 @@ fn example(operation: &Operation, kind: ErrorKind) -> ApiError {
     let cause = || std::sync::Arc::new(std::io::Error::other("example"));
     let id = UserId::new(42).expect("42 is positive");
     match kind {
+        ErrorKind::InvalidHost => ApiError::InvalidHost(HostFault::Missing),
         ErrorKind::MalformedQuery => ApiError::MalformedQuery("is not percent-encoded UTF-8 at \"%zz\"".to_owned()),
         ErrorKind::MalformedJson => {
             ApiError::MalformedJson("EOF while parsing an object at line 1 column 1".to_owned())

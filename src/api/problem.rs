@@ -74,6 +74,8 @@ macro_rules! error_kinds {
 }
 
 error_kinds! {
+    /// The `Host` header is missing, given more than once, or no host name; it is asked of every request.
+    InvalidHost = 400, "invalid_host", "Invalid Host header";
     /// The query string is no valid percent-encoded UTF-8.
     MalformedQuery = 400, "malformed_query", "Malformed query string";
     /// The body is no JSON.
@@ -123,6 +125,9 @@ error_kinds! {
 /// Why a request failed, with what its answer needs to say.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ApiError {
+    /// [`ErrorKind::InvalidHost`].
+    #[error("{0}")]
+    InvalidHost(HostFault),
     /// [`ErrorKind::MalformedQuery`]: what is wrong, and where.
     #[error("the query string {0}")]
     MalformedQuery(String),
@@ -199,6 +204,20 @@ pub enum ApiError {
     Timeout(Duration),
 }
 
+/// What is wrong with a request's `Host` header. A server that finds it attaches it to the request, as an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostFault {
+    /// HTTP/1.1 without one.
+    #[error("the request has no Host header")]
+    Missing,
+    /// More than one.
+    #[error("the request has more than one Host header")]
+    Repeated,
+    /// No host and port.
+    #[error("the request's Host header is not a host with or without a port")]
+    Malformed,
+}
+
 /// What a panic said.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("a handler panicked: {0}")]
@@ -242,6 +261,7 @@ impl ApiError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::InvalidHost(_) => ErrorKind::InvalidHost,
             Self::MalformedQuery(_) => ErrorKind::MalformedQuery,
             Self::MalformedJson(_) => ErrorKind::MalformedJson,
             Self::UnreadableBody(_) => ErrorKind::UnreadableBody,

@@ -51,6 +51,8 @@ pub struct ServeConfig {
     pub request_timeout: Duration,
     /// Requests handled at once.
     pub max_in_flight: usize,
+    /// Connections open at once.
+    pub max_connections: usize,
     /// What requests in flight are given to finish.
     pub drain_timeout: Duration,
     /// How long to go on accepting after the signal.
@@ -132,6 +134,7 @@ impl TryFrom<&ServeArgs> for ServeConfig {
                 Duration::from_millis(1)..=hour,
             )?,
             max_in_flight: number("--max-in-flight (MAX_IN_FLIGHT)", &args.max_in_flight, 1..=1_000_000)?,
+            max_connections: number("--max-connections (MAX_CONNECTIONS)", &args.max_connections, 1..=1_000_000)?,
             drain_timeout: duration("--drain-timeout (DRAIN_TIMEOUT)", &args.drain_timeout, Duration::ZERO..=hour)?,
             drain_delay: duration("--drain-delay (DRAIN_DELAY)", &args.drain_delay, Duration::ZERO..=hour)?,
             seed: match &args.seed {

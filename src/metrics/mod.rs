@@ -14,6 +14,7 @@ pub mod names;
 
 mod batch;
 mod collected;
+mod connections;
 mod exposition;
 mod families;
 mod instrument;
@@ -27,6 +28,7 @@ mod text;
 mod threads;
 
 pub use batch::{BATCH_MOMENTS, BatchEnd, BatchRun, Usage, import_rows, is_taken};
+pub use connections::{ConnectionMetrics, Refusal};
 pub use exposition::{CONTENT_TYPE_TEXT, Exposition, ExpositionError, accepts_gzip, exposition};
 pub use families::Red;
 pub use instrument::{Failure, Waited};

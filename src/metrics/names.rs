@@ -40,6 +40,8 @@ pub const STATUS: &str = "status";
 pub const ERROR_TYPE: &str = "error_type";
 /// Label: how something ended, from a closed set of words.
 pub const RESULT: &str = "result";
+/// Label: why something was not done, from a closed set of words.
+pub const REASON: &str = "reason";
 /// Label: where CPU time was spent, one of [`CPU_MODES`].
 pub const MODE: &str = "mode";
 
@@ -123,6 +125,25 @@ pub const API_BUILD_INFO: Definition = Definition {
     help: "Always 1; the labels say what is running: version, source revision and compiler.",
     labels: &["version", "revision", "rustc"],
 };
+
+/// Open connections.
+pub const API_CONNECTIONS: Definition = Definition {
+    name: "api_connections",
+    help: "Open connections, whether or not a request is being handled on them.",
+    labels: &[],
+};
+
+/// Connections that nobody served.
+pub const API_CONNECTIONS_REFUSED_TOTAL: Definition = Definition {
+    name: "api_connections_refused_total",
+    help: "Connections that were not served, by reason: limit (more than --max-connections, none of them waiting long \
+           enough to make room), system (the system would not hand one over, such as for lack of open files; each \
+           attempt counts).",
+    labels: &[REASON],
+};
+
+/// The values of [`REASON`] on [`API_CONNECTIONS_REFUSED_TOTAL`].
+pub const REFUSAL_REASONS: [&str; 2] = ["limit", "system"];
 
 // ---- Pushing from the service, while push is on ----
 
@@ -265,7 +286,7 @@ pub const APP_CPU_USAGE_PERCENT: Definition = Definition {
 mod tests {
     use super::*;
 
-    const ALL: [Definition; 24] = [
+    const ALL: [Definition; 26] = [
         HTTP_REQUESTS_TOTAL,
         HTTP_REQUEST_DURATION_SECONDS,
         HTTP_REQUESTS_IN_PROGRESS,
@@ -274,6 +295,8 @@ mod tests {
         API_USERS_DELETED_TOTAL,
         API_USERS,
         API_BUILD_INFO,
+        API_CONNECTIONS,
+        API_CONNECTIONS_REFUSED_TOTAL,
         APP_REQUESTS_TOTAL,
         APP_ACTIVE_USERS,
         APP_CPU_USAGE_PERCENT,

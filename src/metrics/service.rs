@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec, Registry, proto};
 
+use super::connections::ConnectionMetrics;
 use super::families::Red;
 use super::names;
 
@@ -19,6 +20,7 @@ pub struct ServiceMetrics {
     users: IntGauge,
     active_users: IntGauge,
     cpu_usage_percent: Gauge,
+    connections: ConnectionMetrics,
 }
 
 /// What is running, for `api_build_info`.
@@ -45,6 +47,7 @@ impl ServiceMetrics {
             users: IntGauge::with_opts(names::API_USERS.opts())?,
             active_users: IntGauge::with_opts(names::APP_ACTIVE_USERS.opts())?,
             cpu_usage_percent: Gauge::with_opts(names::APP_CPU_USAGE_PERCENT.opts())?,
+            connections: ConnectionMetrics::register(registry)?,
         };
         registry.register(Box::new(metrics.registered.clone()))?;
         registry.register(Box::new(metrics.deleted.clone()))?;
@@ -59,6 +62,12 @@ impl ServiceMetrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
+    }
+
+    /// The connections' own.
+    #[must_use]
+    pub fn connections(&self) -> &ConnectionMetrics {
+        &self.connections
     }
 
     /// Counts users that were created and committed.

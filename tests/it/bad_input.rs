@@ -794,7 +794,7 @@ async fn what_is_no_http_is_refused_and_the_server_lives_on() {
         (b"GET /health HTTP/1.1\r\nA: \0\r\n\r\n".into(), 400, "NUL in a header"),
         (b"POST /api/users HTTP/1.1\r\nContent-Length: x\r\n\r\n".into(), 400, "a length that is no number"),
         (b"POST /api/users HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".into(), 400, "two lengths"),
-        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000)).into(), 414, "a target of 70,000 characters"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000)).into(), 431, "a target of 70,000 characters"),
         (format!("GET /health HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(200)).into(), 431, "two hundred headers"),
     ];
     for (request, status, reason) in cases {

@@ -85,6 +85,8 @@ async fn every_family_has_one_help_and_one_type_and_all_of_its_series_together()
         ("api_users_deleted_total", "counter"),
         ("api_users", "gauge"),
         ("api_build_info", "gauge"),
+        ("api_connections", "gauge"),
+        ("api_connections_refused_total", "counter"),
         ("process_cpu_seconds_total", "counter"),
         ("process_resident_memory_bytes", "gauge"),
         ("process_virtual_memory_bytes", "gauge"),
