@@ -67,6 +67,7 @@ fn files() -> Vec<(&'static str, String)> {
         ("samples of one family", full("", |number| format!("a{{b=\"{}\"}} 1\n", name(number)))),
         ("faults of one family each", full("", |number| format!("{}\n", name(number)))),
         ("faults without a name", full("", |_| "?\n".to_owned())),
+        ("samples that stand twice", full("", |_| "a 1\n".to_owned())),
         ("buckets", full("# TYPE h histogram\n", |number| format!("h_bucket{{le=\"{number}\"}} 1\n"))),
         ("labels", labels),
         ("one long label", format!("good 1\na{{b=\"{long}\"}} 1\n")),
@@ -176,7 +177,7 @@ async fn a_long_listing_adds_little_memory_whatever_it_holds() {
         let gateway = Gateway::answering([away.clone()]).await;
         gateway.list(listing);
         let mut job = Process::spawn(job(folder.path(), &gateway, "3s", &[], "exit 3"));
-        let mut peak = 0;
+        let mut peak: u64 = 0;
         let code = eventually("the end of the job", || {
             let status = std::fs::read_to_string(format!("/proc/{}/status", job.pid())).unwrap_or_default();
             let now = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

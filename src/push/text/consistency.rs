@@ -5,6 +5,8 @@
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
+use hashbrown::HashTable;
+
 use super::faults::{Faults, Shown};
 use super::kind::{Kind, Part};
 use super::line::{Label, parse_sample, parse_value};
@@ -34,6 +36,12 @@ struct Sample {
 #[derive(Debug)]
 struct Collision;
 
+/// A series that was met, in the smallest form: there may be half a million.
+struct Seen {
+    hash: u32,
+    at: At,
+}
+
 impl<'a> Consistency<'a> {
     pub(super) fn new(text: &'a [u8], labels: Vec<Label<'a>>) -> Self {
         Self { text, labels, others: Vec::new() }
@@ -41,20 +49,48 @@ impl<'a> Consistency<'a> {
 
     /// Whether a family is consistent; if not, the faults say why.
     pub(super) fn holds(&mut self, name: &str, kind: Kind, lines: &[SampleLine], faults: &mut Faults) -> bool {
-        if lines.len() == 1 && kind.parts().is_empty() {
-            return true;
-        }
         let before = faults.count;
-        // Another hash tells apart what one does not.
-        let samples = loop {
-            if let Ok(samples) = self.grouped(name, kind, lines, &RandomState::new()) {
-                break samples;
-            }
-        };
-        for group in samples.chunk_by(|a, b| a.hash == b.hash) {
-            self.check(name, kind, group, faults);
+        if lines.len() > 1 {
+            self.note_twice(name, kind, lines, faults);
+        }
+        if !kind.parts().is_empty() && faults.count == before {
+            // Another hash tells apart what one does not.
+            let samples = loop {
+                if let Ok(samples) = self.grouped(name, kind, lines, &RandomState::new()) {
+                    break samples;
+                }
+            };
+            samples.chunk_by(|a, b| a.hash == b.hash).for_each(|group| check(Shown(name), kind, group, faults));
         }
         faults.count == before
+    }
+
+    /// Notes the series that stand twice.
+    fn note_twice(&mut self, name: &str, kind: Kind, lines: &[SampleLine], faults: &mut Faults) {
+        let hasher = RandomState::new();
+        let spread = |hash: u32| u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut all = HashTable::new();
+        for line in lines {
+            let (sample, _) = read(self.text, line.at, &mut self.labels);
+            let place = place(kind, name, sample, &self.labels);
+            let mut hash = hasher.build_hasher();
+            (place.0 as u8, place.1.to_bits()).hash(&mut hash);
+            series(kind, &self.labels).for_each(|label| label.hash(&mut hash));
+            #[allow(clippy::cast_possible_truncation, reason = "any bits of it will do")]
+            let hash = hash.finish() as u32;
+            let is_same = |seen: &Seen| {
+                seen.hash == hash && {
+                    let (other, _) = read(self.text, seen.at, &mut self.others);
+                    self::place(kind, name, other, &self.others) == place
+                        && series(kind, &self.labels).eq(series(kind, &self.others))
+                }
+            };
+            if all.find(spread(hash), is_same).is_some() {
+                faults.note(line.at as usize, || format!("{} comes twice with the same labels", Shown(sample)));
+            } else {
+                all.insert_unique(spread(hash), Seen { hash, at: line.at }, |seen| spread(seen.hash));
+            }
+        }
     }
 
     /// The samples in groups that share their labels, buckets and quantiles of each in the order of their bounds.
@@ -68,9 +104,7 @@ impl<'a> Consistency<'a> {
         let mut samples = Vec::with_capacity(lines.len());
         for line in lines {
             let (sample, value) = read(self.text, line.at, &mut self.labels);
-            let part = Part::of(kind, name, sample);
-            let bound = kind.bound_of(part).and_then(|label| self.labels.iter().find(|(name, _)| *name == label));
-            let bound = bound.and_then(|(_, written)| parse_value(written)).unwrap_or_default();
+            let (part, bound) = place(kind, name, sample, &self.labels);
             let (mut hash, mut whole) = (hasher.build_hasher(), hasher.build_hasher());
             series(kind, &self.labels).for_each(|label| label.hash(&mut hash));
             unbound(kind, &self.labels).for_each(|label| label.hash(&mut whole));
@@ -78,7 +112,7 @@ impl<'a> Consistency<'a> {
         }
         samples.sort_unstable_by(|a, b| {
             let order = |sample: &Sample| (sample.hash, sample.part);
-            order(a).cmp(&order(b)).then(a.bound.total_cmp(&b.bound)).then(a.at.cmp(&b.at))
+            order(a).cmp(&order(b)).then(a.bound.total_cmp(&b.bound))
         });
         for group in samples.chunk_by(|a, b| a.hash == b.hash) {
             let [first, more @ ..] = group else { continue };
@@ -92,38 +126,25 @@ impl<'a> Consistency<'a> {
         }
         Ok(samples)
     }
+}
 
-    /// Checks the samples that share their labels.
-    fn check(&mut self, name: &str, kind: Kind, group: &[Sample], faults: &mut Faults) {
-        let before = faults.count;
-        for pair in group.windows(2) {
-            #[allow(clippy::float_cmp, reason = "bounds that are written differently and are one are exactly equal")]
-            if pair[0].part == pair[1].part && pair[0].bound == pair[1].bound {
-                let at = pair[0].at.max(pair[1].at);
-                let name = format!("{}{}", Shown(name), pair[0].part.suffix());
-                faults.note(at as usize, || format!("{name} comes twice with the same labels"));
-            }
-        }
-        if kind.parts().is_empty() || faults.count > before {
-            return;
-        }
-        let name = Shown(name);
-        if let Some(other) = group.iter().find(|sample| sample.whole != group[0].whole) {
-            return faults.note(other.at as usize, || {
-                format!("the parts of the {kind} {name} do not have the same labels: one has an empty one more")
+/// Checks the parts of a histogram or summary that share their labels.
+fn check(name: Shown<'_>, kind: Kind, group: &[Sample], faults: &mut Faults) {
+    if let Some(other) = group.iter().find(|sample| sample.whole != group[0].whole) {
+        return faults.note(other.at as usize, || {
+            format!("the parts of the {kind} {name} do not have the same labels: one has an empty one more")
+        });
+    }
+    let first = group.iter().map(|sample| sample.at).min().unwrap_or_default();
+    for part in [Part::Sum, Part::Count] {
+        if !group.iter().any(|sample| sample.part == part) {
+            faults.note(first as usize, || {
+                format!("the {kind} {name} has no {name}{}, for which the gateway would show 0", part.suffix())
             });
         }
-        let first = group.iter().map(|sample| sample.at).min().unwrap_or_default();
-        for part in [Part::Sum, Part::Count] {
-            if !group.iter().any(|sample| sample.part == part) {
-                faults.note(first as usize, || {
-                    format!("the {kind} {name} has no {name}{}, for which the gateway would show 0", part.suffix())
-                });
-            }
-        }
-        if kind == Kind::Histogram {
-            check_buckets(name, first, group, faults);
-        }
+    }
+    if kind == Kind::Histogram {
+        check_buckets(name, first, group, faults);
     }
 }
 
@@ -148,6 +169,14 @@ fn check_buckets(name: Shown<'_>, first: At, group: &[Sample], faults: &mut Faul
             format!("{name}_count is {}, and {name}_bucket with le=\"+Inf\" is {}", count.value, infinite.value)
         });
     }
+}
+
+/// What part of its family a sample is, and its bound, where it has one.
+fn place(kind: Kind, family: &str, sample: &str, labels: &[Label<'_>]) -> (Part, f64) {
+    let part = Part::of(kind, family, sample);
+    let bound = kind.bound_of(part).and_then(|label| labels.iter().find(|(name, _)| *name == label));
+    // 0 and -0 are one bound.
+    (part, bound.and_then(|(_, written)| parse_value(written)).unwrap_or_default() + 0.0)
 }
 
 fn read<'a>(text: &'a [u8], at: At, labels: &mut Vec<Label<'a>>) -> (&'a str, f64) {
@@ -188,14 +217,12 @@ mod tests {
 
     #[test]
     fn labels_that_differ_are_told_apart_also_when_their_hashes_are_one() {
-        let text = b"a{b=\"1\"} 1\na{b=\"2\"} 1\na{b=\"2\"} 1\n";
-        let lines = [0, 11, 22].map(|at| SampleLine::new(0, at));
+        let text = b"h_sum{b=\"1\"} 1\nh_sum{b=\"2\"} 1\nh_count{b=\"2\"} 1\n";
+        let lines = [0, 15, 30].map(|at| SampleLine::new(0, at));
         let mut consistency = Consistency::new(text, Vec::new());
 
-        assert!(consistency.grouped("a", Kind::Gauge, &lines, &Blind).is_err());
-        assert!(consistency.grouped("a", Kind::Gauge, &lines[1..], &Blind).is_ok(), "they are the same");
-        let mut faults = Faults::default();
-        assert!(!consistency.holds("a", Kind::Gauge, &lines, &mut faults));
-        assert_eq!((faults.count, faults.first[0].line), (1, 22));
+        assert!(consistency.grouped("h", Kind::Histogram, &lines, &Blind).is_err());
+        assert!(consistency.grouped("h", Kind::Histogram, &lines[1..], &Blind).is_ok(), "they are the same");
+        assert_eq!(consistency.grouped("h", Kind::Histogram, &lines, &RandomState::new()).unwrap().len(), 3);
     }
 }

@@ -307,7 +307,7 @@ fn misfit(family: &str, kind: Kind, name: &str, labels: &[Label<'_>], value: f64
         _ if counts && (value < 0.0 || value.fract() != 0.0) => {
             Some(format!("{name} counts {value}, which is no whole number"))
         }
-        _ if counts && value >= COUNTS_END => Some(format!("{name} counts {value}, which is more than 64 bits hold")),
+        _ if counts && value >= COUNTS_END => Some(format!("{name} counts {value:e}, which is more than 64 bits hold")),
         _ => None,
     }
 }
