@@ -159,8 +159,7 @@ impl Courier {
         patience: &Patience<Shared<F>>,
     ) -> Result<(), PushError> {
         let client = self.client()?;
-        let text = push.families().to_string();
-        patience.once(client.post(push.key(), &text)).await
+        patience.once(client.post(push.key(), push.families().to_body())).await
     }
 
     /// Tries again, until that cannot help any more.
@@ -172,10 +171,11 @@ impl Courier {
         patience: &Patience<Shared<F>>,
     ) -> Result<(), PushError> {
         let (client, clock, told) = (self.client()?, self.clock, &self.told);
+        let question = push.question();
         let attempt = async || {
-            let news = match client.listing().await {
+            let news = match client.listing(&question).await {
                 Ok(listing) => {
-                    let held = Held::of(listing, push.key(), clock());
+                    let held = Held::of(listing, clock());
                     push.clone()
                         .news(|family| !told.is_newer(push.key(), family.name(), order) && held.is_news(push, family))
                 }
@@ -185,7 +185,7 @@ impl Courier {
                 Err(_) => Some(push.clone()),
             };
             match news {
-                Some(news) => client.post(push.key(), &news.families().to_string()).await,
+                Some(news) => client.post(push.key(), news.families().to_body()).await,
                 None => Ok(()),
             }
         };
@@ -259,9 +259,9 @@ impl Announcer {
         until: Instant,
         give_up: impl Future<Output = ()>,
     ) -> Result<(), PushError> {
-        let (client, text) = (self.client?, push.families().to_string());
+        let client = self.client?;
         let patience = Patience { until, give_up: give_up.shared(), grace: REQUEST_TIMEOUT };
-        let attempt = || client.post(push.key(), &text);
+        let attempt = || client.post(push.key(), push.families().to_body());
         patience.again(&mut self.chance, None, PushError::is_transient, attempt).await
     }
 }

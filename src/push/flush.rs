@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::client::{PushError, REQUEST_TIMEOUT};
 use super::delivery::{Courier, blocking};
 use super::grouping_key::GroupingKey;
-use super::news::{Held, Order};
+use super::news::{Held, Order, Told};
 use super::patience::Patience;
 use super::payload::Push;
 use super::spool::{Content, Found, Spool, SpoolError, Turn, Undeliverable, Waiting, content};
@@ -93,6 +93,8 @@ struct Group {
     entries: Vec<Waiting>,
     /// Why the gateway did not take the newest, where it was tried.
     failed: Option<PushError>,
+    /// What the group was told by this delivery.
+    told: Told,
 }
 
 /// Why a group's entries are left.
@@ -199,9 +201,9 @@ impl Courier {
             match blocking(move || content(&at)).await {
                 Ok(Content::InProgress) => return Err(Obstacle::InProgress),
                 Ok(Content::Push(push, faults)) => {
-                    match self.deliver_late(&push, order, group.failed.take(), until()).await {
+                    match self.deliver_late(&push, order, &group.told, group.failed.take(), until()).await {
                         Ok(news) => {
-                            self.told.note(&push, order);
+                            group.told.note(&push, order);
                             *(if news { &mut round.flushed.delivered } else { &mut round.flushed.superseded }) += 1;
                             round.clear(path, faults.map(|faults| faults.to_string())).await;
                         }
@@ -230,20 +232,24 @@ impl Courier {
         &mut self,
         push: &Push,
         order: Order,
+        told: &Told,
         failed: Option<PushError>,
         until: Instant,
     ) -> Result<bool, Obstacle> {
         let client = self.client().map_err(Obstacle::Gateway)?;
-        let (clock, told) = (self.clock, &self.told);
+        let (clock, told_before) = (self.clock, &self.told);
+        let question = push.question();
         let patient = failed.is_some();
         let asked = Cell::new(patient);
         let attempt = async || {
             asked.set(false);
-            let held = Held::of(client.listing().await?, push.key(), clock());
+            let held = Held::of(client.listing(&question).await?, clock());
             asked.set(true);
-            let is_told = |family: &Family| told.is_newer(push.key(), family.name(), order);
+            let is_told = |family: &Family<'_>| {
+                [told, told_before].iter().any(|told| told.is_newer(push.key(), family.name(), order))
+            };
             match push.clone().news(|family| !is_told(family) && held.is_news(push, family)) {
-                Some(news) => client.post(push.key(), &news.families().to_string()).await.map(|()| true),
+                Some(news) => client.post(push.key(), news.families().to_body()).await.map(|()| true),
                 None => Ok(false),
             }
         };
@@ -302,7 +308,7 @@ fn groups(waiting: Vec<Waiting>) -> Vec<Group> {
     for entry in waiting {
         by_key.entry(entry.key.clone()).or_default().push(entry);
     }
-    let mut groups: Vec<_> = by_key.into_iter().map(|(key, entries)| Group { key, entries, failed: None }).collect();
+    let mut groups: Vec<_> = by_key.into_iter().map(|(key, entries)| Group { key, entries, failed: None, told: Told::default() }).collect();
     for group in &mut groups {
         group.entries.sort_by(|a, b| a.order.compare(&b.order).then_with(|| a.path.cmp(&b.path)));
     }

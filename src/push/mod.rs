@@ -47,6 +47,10 @@ mod grouping_key;
 
 mod target;
 
+mod disclosure;
+
+mod listing;
+
 mod client;
 
 mod text;
@@ -73,4 +77,4 @@ pub use payload::{InvalidPush, Push};
 pub use periodic::{Attempt, Periodic};
 pub use spool::{Spool, SpoolError, Undeliverable};
 pub use target::{CaFileError, Credentials, InvalidTarget, PushTarget, Secret, check_ca_file};
-pub use text::{Family, Fault, MetricsText, Sample};
+pub use text::{Families, Family, Fault, MetricsText, Sample};

@@ -1,13 +1,12 @@
 //! What of an older push is still news to its group, family by family.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::time::SystemTime;
 
-use super::client::{Group, Listing, StoredFamily};
 use super::grouping_key::GroupingKey;
+use super::listing::{Group, Listing, StoredFamily};
 use super::payload::{Push, seconds};
-use super::text::Family;
+use super::text::{Family, Names};
 
 /// `Date` has whole seconds: clocks that differ by less than this are taken for equal.
 const CLOCKS_EQUAL: f64 = 2.0;
@@ -28,26 +27,20 @@ impl Order {
     }
 }
 
-/// The newest push of each family that went through this process's hands. A gateway's stamps tell when it got a value,
-/// not of when the value is: what was delivered late looks newer there than it is.
+/// What this process has delivered. A gateway's stamps tell when it got a value, not of when the value is: what was
+/// delivered late looks newer there than it is.
 #[derive(Debug, Default)]
-pub(super) struct Told(HashMap<GroupingKey, HashMap<String, Order>>);
+pub(super) struct Told(Vec<(GroupingKey, Order, Names)>);
 
 impl Told {
     /// Notes that the group knows all that a push tells, or newer values.
     pub(super) fn note(&mut self, push: &Push, order: Order) {
-        let group = self.0.entry(push.key().clone()).or_default();
-        for family in push.families().families() {
-            let newest = group.entry(family.name().to_owned()).or_insert(order);
-            if newest.compare(&order).is_lt() {
-                *newest = order;
-            }
-        }
+        self.0.push((push.key().clone(), order, push.families().names()));
     }
 
     /// Whether a newer push has told of this family.
     pub(super) fn is_newer(&self, key: &GroupingKey, family: &str, order: Order) -> bool {
-        self.0.get(key).and_then(|group| group.get(family)).is_some_and(|newest| newest.compare(&order).is_gt())
+        self.0.iter().any(|(group, told, names)| group == key && told.compare(&order).is_gt() && names.contains(family))
     }
 }
 
@@ -61,21 +54,20 @@ pub(super) struct Held {
 
 impl Held {
     /// What a listing that was read now says of a group.
-    pub(super) fn of(listing: Listing, key: &GroupingKey, now: SystemTime) -> Self {
+    pub(super) fn of(listing: Listing, now: SystemTime) -> Self {
         let ahead = listing.date.map_or(0.0, |date| seconds(date) - seconds(now));
         let ahead = if ahead.abs() < CLOCKS_EQUAL { 0.0 } else { ahead };
-        let group = listing.groups.into_iter().find(|group| key.is(&group.labels));
-        Self { group, ahead }
+        Self { group: listing.group, ahead }
     }
 
     /// Whether a family of a push into this group is newer than what the group holds.
-    pub(super) fn is_news(&self, push: &Push, family: &Family) -> bool {
+    pub(super) fn is_news(&self, push: &Push, family: &Family<'_>) -> bool {
         let Some(group) = &self.group else { return true };
-        let Some(stored) = group.families.get(family.name()) else { return true };
+        let Some(stored) = group.get(family.name()) else { return true };
         let is_moment = push.moments().iter().any(|name| name == family.name());
         // Moments only grow, whichever run they come from.
-        if let (true, [sample], Some(value)) = (is_moment, family.samples(), stored.value) {
-            return value.is_nan() || sample.value > value;
+        if let (true, Some(moment), Some(value)) = (is_moment, family.sole_value(), stored.value) {
+            return value.is_nan() || moment > value;
         }
         let moment = seconds(push.moment());
         let stored_before = seconds(stored.pushed) - self.ahead < moment;
@@ -90,15 +82,14 @@ impl Held {
 }
 
 /// The latest moment that a group tells of, and the family that has it.
-fn latest<'a>(group: &'a Group, push: &Push) -> Option<(f64, &'a StoredFamily)> {
-    let stored = push.moments().iter().filter_map(|name| group.families.get(name));
+fn latest(group: &Group, push: &Push) -> Option<(f64, StoredFamily)> {
+    let stored = push.moments().iter().filter_map(|name| group.get(name));
     let moments = stored.filter_map(|family| Some((family.value?, family))).filter(|(value, _)| value.is_finite());
     moments.max_by(|(a, _), (b, _)| a.total_cmp(b))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::super::text::MetricsText;
@@ -113,11 +104,10 @@ mod tests {
 
     /// What the gateway holds of the job `j`: families with the second in which they were pushed, and their value.
     fn held(families: &[(&str, u32, f64)]) -> Held {
-        let families = families.iter().map(|(name, pushed, value)| {
-            ((*name).to_owned(), StoredFamily { pushed: at(*pushed), value: Some(*value) })
-        });
-        let labels = BTreeMap::from([("job".to_owned(), "j".to_owned())]);
-        Held { group: Some(Group { labels, families: families.collect() }), ahead: 0.0 }
+        let families = families
+            .iter()
+            .map(|(name, pushed, value)| (*name, StoredFamily { pushed: at(*pushed), value: Some(*value) }));
+        Held { group: Some(families.collect()), ahead: 0.0 }
     }
 
     fn push_with(second: u32, text: &str, moments: &[&str]) -> Push {
@@ -219,10 +209,9 @@ mod tests {
 
     #[test]
     fn clocks_that_differ_by_less_than_a_date_can_tell_are_equal() {
-        let key = GroupingKey::new("j").unwrap();
         let ahead = |seconds: u32| {
-            let listing = Listing { date: Some(at(100 + seconds)), groups: Vec::new() };
-            Held::of(listing, &key, at(100)).ahead
+            let listing = Listing { date: Some(at(100 + seconds)), group: None };
+            Held::of(listing, at(100)).ahead
         };
 
         assert!(ahead(1).abs() < f64::EPSILON);

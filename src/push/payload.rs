@@ -1,11 +1,13 @@
 //! What is pushed: families of one group that all tell of one moment.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::Registry;
 
 use super::client::{PushError, encode};
 use super::grouping_key::GroupingKey;
+use super::listing::Question;
 use super::text::{Family, Fault, MetricsText};
 
 /// Faults that an error names one by one; more are counted.
@@ -46,8 +48,13 @@ pub enum InvalidPush {
     #[error("there is nothing to push")]
     Empty,
     /// Lines with a fault. Nothing is left out in silence, so the other families are no push either.
-    #[error("the metrics cannot be pushed: {}", named(.0))]
-    Faults(Vec<Fault>),
+    #[error("the metrics cannot be pushed: {}", named(first, *count))]
+    Faults {
+        /// The first of them.
+        first: Vec<Fault>,
+        /// How many there are.
+        count: usize,
+    },
 }
 
 impl Push {
@@ -68,8 +75,8 @@ impl Push {
         moments: &[&str],
     ) -> Result<Self, InvalidPush> {
         families.keep_what_fits(&key, |_| false);
-        if !families.faults().is_empty() {
-            return Err(InvalidPush::Faults(families.faults().to_vec()));
+        if let Some(faults) = InvalidPush::of_faults(&families) {
+            return Err(faults);
         }
         if families.families().is_empty() {
             return Err(InvalidPush::Empty);
@@ -118,10 +125,23 @@ impl Push {
         &self.moments
     }
 
+    /// Asks what a gateway holds of it.
+    pub(super) fn question(&self) -> Arc<Question> {
+        Arc::new(Question::new(self.key.clone(), &self.families, &self.moments))
+    }
+
     /// What is left of it without the families that are no news; `None` when none is.
-    pub(super) fn news(mut self, is_news: impl Fn(&Family) -> bool) -> Option<Self> {
+    pub(super) fn news(mut self, is_news: impl Fn(&Family<'_>) -> bool) -> Option<Self> {
         self.families.retain(is_news);
         (!self.families.families().is_empty()).then_some(self)
+    }
+}
+
+impl InvalidPush {
+    /// The faults of a text, if it has any.
+    pub(super) fn of_faults(text: &MetricsText) -> Option<Self> {
+        let faults = || Self::Faults { first: text.faults().to_vec(), count: text.fault_count() };
+        (text.fault_count() > 0).then(faults)
     }
 }
 
@@ -130,10 +150,10 @@ pub(super) fn seconds(moment: SystemTime) -> f64 {
     moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-fn named(faults: &[Fault]) -> String {
-    let mut named: Vec<_> = faults.iter().take(FAULTS_NAMED).map(ToString::to_string).collect();
-    if faults.len() > FAULTS_NAMED {
-        named.push(format!("and {} more", faults.len() - FAULTS_NAMED));
+fn named(first: &[Fault], count: usize) -> String {
+    let mut named: Vec<_> = first.iter().take(FAULTS_NAMED).map(ToString::to_string).collect();
+    if count > named.len() {
+        named.push(format!("and {} more", count - named.len()));
     }
     named.join("; ")
 }
@@ -177,7 +197,7 @@ mod tests {
         let push = push("a 1\nb 2\n").unwrap();
         let only = |name: &'static str| push.clone().news(|family| family.name() == name);
 
-        assert_eq!(only("b").unwrap().families().to_string(), "# TYPE b untyped\nb 2\n");
+        assert_eq!(only("b").unwrap().families().as_str(), "b 2\n");
         assert!(only("c").is_none());
         assert_eq!(push.families().families().len(), 2, "clones are not changed");
     }

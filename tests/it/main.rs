@@ -23,6 +23,7 @@ mod lifecycle;
 mod load;
 mod logs;
 mod lost_files;
+mod memory;
 mod metrics_reference;
 mod own_metrics;
 mod pages;

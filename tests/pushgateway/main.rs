@@ -23,6 +23,7 @@ mod outage;
 mod readme;
 mod scraped;
 mod service;
+mod text;
 mod waiting;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         import::tests(),
         scraped::tests(),
         readme::tests(),
+        text::tests(),
     ];
     servers::run(modules.into_iter().flatten().collect())
 }

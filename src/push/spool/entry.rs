@@ -102,7 +102,7 @@ pub(super) fn write(file: &mut File, gateway: &str, push: &Push, order: Order) -
         moment: order.moment,
         sequence: order.sequence,
         moments: push.moments().into(),
-        text: push.families().to_string().into(),
+        text: push.families().as_str().into(),
     };
     let mut writer = BufWriter::new(&mut *file);
     serde_json::to_writer(&mut writer, &entry)?;
@@ -138,8 +138,7 @@ pub(in super::super) fn content(path: &Path) -> Result<Content, Unreadable> {
     let (key, Order { moment, .. }) = (entry.key()?, entry.order()?);
     let mut families = MetricsText::parse(entry.text.as_bytes());
     families.keep_what_fits(&key, |_| false);
-    let faults = families.faults().to_vec();
-    let faults = (!faults.is_empty()).then_some(InvalidPush::Faults(faults));
+    let faults = InvalidPush::of_faults(&families);
     families.forget_faults();
     let moments: Vec<_> = entry.moments.iter().map(String::as_str).collect();
     let moment = at(moment).ok_or_else(|| Unreadable::Damaged(format!("{moment} s is no moment")))?;

@@ -12,7 +12,6 @@
 
 mod entry;
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -132,7 +131,7 @@ impl Spool {
     pub(super) fn leave(&self, kept: &Kept, gateway: &str, push: &Push) {
         let same_group = format!("-{}-", group_hash(gateway, push.key()));
         let Ok(files) = self.files() else { return };
-        let told: BTreeSet<_> = push.families().families().iter().map(|family| family.name().to_owned()).collect();
+        let told = push.families().names();
         let in_group = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(&same_group));
         for path in files.iter().filter(|path| **path != kept.path && in_group(path)) {
             let older = |waiting: Waiting| {
@@ -415,7 +414,7 @@ mod tests {
 
         fs::write(path, good.replace("rows 1", "rows 1 5")).unwrap();
         let Ok(Content::Push(push, Some(faults))) = content(path) else { panic!("half of it is fine") };
-        assert_eq!(push.families().to_string(), "# TYPE others untyped\nothers 2\n");
+        assert_eq!(push.families().to_string(), "others 2\n");
         assert!(faults.to_string().contains("rows has a timestamp"), "{faults}");
         fs::write(path, good.replace("rows 1", "rows").replace("others 2", "others")).unwrap();
         let nothing = content(path).unwrap_err();
