@@ -130,9 +130,11 @@ impl Reporter {
 
     /// What is on its way must not arrive after the push of the end, which needs time of its own, too.
     async fn start_is_over(&mut self) {
-        if let Some(Start { wanted, task }) = self.start.take() {
+        if let Some(Start { wanted, mut task }) = self.start.take() {
             drop(wanted);
-            let _ = tokio::time::timeout(self.deadline / 2, task).await;
+            if tokio::time::timeout(self.deadline / 2, &mut task).await.is_err() {
+                task.abort();
+            }
         }
     }
 
