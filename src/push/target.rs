@@ -149,17 +149,6 @@ impl PushTarget {
     }
 }
 
-impl Credentials {
-    /// The password or token.
-    #[must_use]
-    pub fn secret(&self) -> &Secret {
-        match self {
-            Self::Basic { password, .. } => password,
-            Self::Bearer(token) => token,
-        }
-    }
-}
-
 /// The certificates of a PEM file.
 pub(super) fn authorities(path: &Path) -> Result<Vec<Certificate>, CaFileError> {
     let authorities = Certificate::from_pem_bundle(&read_plain_file(path, CA_FILE_MAX)?)?;

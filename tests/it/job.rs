@@ -609,6 +609,7 @@ async fn a_signal_that_asks_for_no_end_ends_no_tries_to_push() {
 #[tokio::test]
 async fn the_tests_of_signals_pass_also_where_signals_are_ignored_from_the_start() {
     let tests = [
+        "job::a_command_that_a_signal_ended_gives_128_and_the_signal",
         "job::signals_are_passed_on_and_the_command_decides",
         "job::a_signal_that_the_command_does_not_catch_ends_it_and_gives_128_and_the_signal",
         "job::nothing_of_the_command_is_left_after_it_was_told_to_end",
