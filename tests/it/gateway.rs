@@ -36,7 +36,6 @@ struct Seen {
     holds: String,
     /// Its answer when it is asked for its listing, where that is another one.
     listing: Option<Reply>,
-    /// How often it was asked.
 }
 
 /// A request as it came.
