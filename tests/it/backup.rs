@@ -18,7 +18,7 @@ use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
 use crate::durability::server_with_users;
-use crate::examples::{runbook_commands, shell};
+use crate::runbook;
 use crate::support::{BINARY, Process, Server, binary, encode, eventually, finished};
 
 /// What a run of `backup` left behind.
@@ -159,14 +159,14 @@ async fn the_runbook_restores_a_backup_in_place_of_a_database_that_is_damaged() 
     fs::write(folder.join("data/users.db"), "damaged ".repeat(10_000)).unwrap();
 
     let data = folder.join("data");
-    let commands: String = runbook_commands("Restoring a backup")
+    let commands: String = runbook::commands("Restoring a backup")
         .lines()
         // Who runs the service, and how, is not this test's.
         .filter(|line| !line.starts_with("systemctl") && !line.starts_with("chown"))
         .map(|line| line.replace("/var/lib/api-monitoring", data.to_str().unwrap()) + "\n")
         .map(|line| line.replace("/backups", folder.to_str().unwrap()))
         .collect();
-    assert!(shell(folder, &commands).success(), "{commands}");
+    assert!(runbook::run(folder, &commands).success(), "{commands}");
     let again = Server::start_in(Arc::clone(&shared), &[]).await;
 
     assert_eq!(run.code, Some(0), "{run:?}");

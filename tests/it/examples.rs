@@ -13,24 +13,6 @@ pub fn readme() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
 }
 
-/// The commands that a section of the runbook names, in its first `sh` blocks, up to one that speaks to Docker alone.
-pub fn runbook_commands(section: &str) -> String {
-    let runbook = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md")).unwrap();
-    let start = runbook.find(&format!("\n### {section}\n")).unwrap_or_else(|| panic!("no section {section:?}"));
-    let text = &runbook[start + 5..];
-    let text = &text[..text.find("\n#").unwrap_or(text.len())];
-    let blocks = text.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
-    blocks.take_while(|block| !block.starts_with("docker compose")).collect()
-}
-
-/// Runs commands in a folder, up to the first that fails, with the binary on the path.
-pub fn shell(folder: &Path, commands: &str) -> std::process::ExitStatus {
-    let binaries = Path::new(crate::support::BINARY).parent().unwrap();
-    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
-    let mut bash = std::process::Command::new("bash");
-    bash.args(["-ec", commands]).current_dir(folder).env("PATH", path).status().unwrap()
-}
-
 /// The examples of a section: in its `console` blocks, lines that start with `$ ` (continued by a final `\`), each
 /// followed by its output.
 pub fn examples(section: &str) -> Vec<Example> {

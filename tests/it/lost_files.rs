@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-use crate::examples::{runbook_commands, shell};
+use crate::runbook;
 use crate::support::{Answer, Server, binary, encode, eventually, in_time};
 
 const LOST: &str = "the database is not where it was opened; no user is read or written";
@@ -296,11 +296,11 @@ async fn a_removed_database_can_be_saved_from_the_process_that_holds_it() {
     fs::remove_dir_all(data(&server)).unwrap();
     becomes(&server, 503).await;
 
-    let commands = runbook_commands("The database file is gone");
+    let commands = runbook::commands("The database file is gone");
     let commands =
         commands.replace("docker inspect -f '{{.State.Pid}}' api-monitoring", &format!("echo {}", server.pid()));
     let saved = tempfile::tempdir().unwrap();
-    assert!(shell(saved.path(), &commands).success(), "{commands}");
+    assert!(runbook::run(saved.path(), &commands).success(), "{commands}");
     server.signal(SIGTERM);
     server.exit().await;
 

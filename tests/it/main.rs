@@ -22,5 +22,6 @@ mod metrics_reference;
 mod own_metrics;
 mod pushing;
 mod readme;
+mod runbook;
 mod support;
 mod tls;
