@@ -18,6 +18,7 @@ use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
 use crate::durability::server_with_users;
+use crate::runbook;
 use crate::support::{BINARY, Process, Server, binary, encode, eventually, finished};
 
 /// What a run of `backup` left behind.
@@ -49,7 +50,7 @@ async fn back_up(folder: &Path, arguments: &[&str]) -> Run {
     Run::of(command).await
 }
 
-/// A folder for a new service, with a backup put in place as the runbook says it.
+/// A folder for a new service, with a backup in place.
 fn restored(backup: &Path) -> Arc<TempDir> {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("data")).unwrap();
@@ -143,6 +144,34 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups = digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).unwrap());
     groups.collect::<Vec<_>>().join(",")
+}
+
+#[tokio::test]
+async fn the_runbook_restores_a_backup_in_place_of_a_database_that_is_damaged() {
+    let mut server = Server::start().await;
+    server.create("John").await;
+    let shared = Arc::clone(&server.folder);
+    let folder = shared.path();
+    let run = back_up(folder, &["users-2026-11-29.db"]).await;
+    server.create("after the backup").await;
+    server.signal(SIGKILL);
+    server.exit().await;
+    fs::write(folder.join("data/users.db"), "damaged ".repeat(10_000)).unwrap();
+
+    let data = folder.join("data");
+    let commands: String = runbook::commands("Restoring a backup")
+        .lines()
+        // Who runs the service, and how, is not this test's.
+        .filter(|line| !line.starts_with("systemctl") && !line.starts_with("chown"))
+        .map(|line| line.replace("/var/lib/api-monitoring", data.to_str().unwrap()) + "\n")
+        .map(|line| line.replace("/backups", folder.to_str().unwrap()))
+        .collect();
+    assert!(runbook::run(folder, &commands).success(), "{commands}");
+    let again = Server::start_in(Arc::clone(&shared), &[]).await;
+
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(users(&again).await.into_values().collect::<Vec<_>>(), ["John"]);
+    assert_eq!(names(&data.join("damaged")), ["users.db", "users.db-shm", "users.db-wal"]);
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ mod own_metrics;
 mod pages;
 mod pushing;
 mod readme;
+mod runbook;
 mod slow_bodies;
 mod source;
 mod stopping;

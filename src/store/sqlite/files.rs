@@ -68,6 +68,8 @@ enum Fate {
     Removed,
     FolderRemoved,
     Replaced,
+    /// SQLite never leaves a database file empty.
+    Emptied,
     /// It was away, and what came back is not as it was.
     Changed,
     Unseen(Arc<io::Error>),
@@ -77,7 +79,8 @@ const DATABASE: &str = "put it back as it was, or save what this process still h
                         (docs/runbook.md, \"The database file is gone\")";
 const BESIDE: &str = "end this process with SIGTERM, which writes all that it holds into the database file, and start it \
                       again";
-const CHANGED: &str = "end this process, restore a backup if the file is damaged, and start it again";
+const CHANGED: &str =
+    "end this process, restore a backup (docs/runbook.md, \"Restoring a backup\"), and start it again";
 
 impl Files {
     /// Watches the file at a path, which a connection has just opened, and what SQLite made beside it. `before` is what
@@ -163,6 +166,9 @@ impl Opened {
     /// The database file's content, when all files are where they were opened.
     fn find(&self) -> Result<Content, Lost> {
         let metadata = find(&self.database, self.identity, DATABASE)?;
+        if metadata.len() == 0 {
+            return Err(Lost { file: self.database.clone(), fate: Fate::Emptied, advice: CHANGED });
+        }
         for (file, identity) in &self.beside {
             find(file, *identity, BESIDE)?;
         }
@@ -245,20 +251,14 @@ impl fmt::Display for Lost {
             Fate::Removed => write!(f, "{file} was removed or moved away"),
             Fate::FolderRemoved => write!(f, "{file} is gone with its folder"),
             Fate::Replaced => write!(f, "{file} was replaced by another file"),
+            Fate::Emptied => write!(f, "{file} was emptied"),
             Fate::Changed => write!(f, "{file} was changed while it was away"),
-            Fate::Unseen(_) => write!(f, "{file} cannot be looked at"),
+            Fate::Unseen(error) => write!(f, "{file} cannot be looked at: {error}"),
         }
     }
 }
 
-impl std::error::Error for Lost {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.fate {
-            Fate::Unseen(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for Lost {}
 
 impl From<Lost> for StoreError {
     fn from(lost: Lost) -> Self {
