@@ -212,7 +212,8 @@ pub struct JobArgs {
 #[derive(Debug, Args)]
 #[command(after_help = SECRETS)]
 pub struct ImportArgs {
-    /// The file to import (- for stdin): CSV with the header name,email, or a JSON object with both in each line
+    /// The file to import (- for stdin), in UTF-8: CSV with the header name,email and a row a line, or a JSON object with
+    /// both in each line
     #[arg(value_name = "FILE")]
     pub file: String,
 
@@ -229,7 +230,7 @@ pub struct ImportArgs {
     #[arg(long, env = "IMPORT_REJECTS", value_name = "FILE")]
     pub rejects: Option<String>,
 
-    /// Rows that may be rejected; one more ends the import
+    /// Rows that may be rejected; one more ends the import. One that takes no row fails also below that
     #[arg(long, env = "IMPORT_MAX_ERRORS", value_name = "COUNT", default_value = "1000")]
     pub max_errors: String,
 

@@ -5,7 +5,14 @@
 //! no row is lost and none comes twice. What is pushed about it goes through [`job::report`](crate::job::report), as for
 //! any other job.
 
-mod rows;
+mod chunks;
+mod csv;
+mod head;
+mod json;
+mod key;
+mod lines;
+mod row;
+mod source;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -29,7 +36,8 @@ use crate::metrics::{BatchEnd, BatchRun, import_rows};
 use crate::signals::Stop;
 use crate::store::{ImportBatch, ImportProgress, OpenError, StoreError, UserStore};
 use crate::words::{say, say_all};
-use rows::{Chunk, Rejected, Source, SourceError};
+use chunks::{Chunk, Rejected};
+use source::{Source, SourceError};
 
 /// Chunks that wait for the store while the next is read.
 const CHUNKS_AHEAD: usize = 2;
@@ -39,7 +47,7 @@ const CLEAR_TIMEOUT: Duration = Duration::from_secs(1);
 
 const FAILED: u8 = 1;
 
-/// Why an import did not get to the end of its source. What was committed until then stays.
+/// Why an import failed. What was committed until then stays.
 #[derive(Debug, thiserror::Error)]
 enum ImportError {
     #[error(transparent)]
@@ -54,8 +62,15 @@ enum ImportError {
     RejectsIntoSource(PathBuf),
     #[error("a thread of the import ended early")]
     Thread(#[source] io::Error),
+    #[error(
+        "an earlier version has imported rows of {0}, and took several of its lines for one row; mend these lines and \
+         import what is missing as a file of its own, or give a --key to import all again"
+    )]
+    CountedOtherwise(String),
     #[error("another process is importing under the key {0:?}")]
     Overtaken(String),
+    #[error("no row of {name} is imported: all that it has are rejected")]
+    AllRejected { name: String },
     #[error("told to end")]
     Interrupted,
 }
@@ -68,8 +83,9 @@ struct Tally {
     skipped: u64,
 }
 
-/// Imports, and gives the exit code: 0 when the source was read to its end with no more rejections than allowed, 128+n
-/// when signal n ended it, 125 when it went well but a push got lost and that is to count, else 1.
+/// Imports, and gives the exit code: 0 when the source was read to its end with no more rejections than allowed and not
+/// every row among them, 128+n when signal n ended it, 125 when it went well but a push got lost and that is to count,
+/// else 1.
 pub async fn run(config: ImportConfig, stop: Stop, clock: fn() -> SystemTime) -> u8 {
     let ImportConfig { report, fail_on_push_error, .. } = &config;
     let fail_on_push_error = *fail_on_push_error;
@@ -96,7 +112,8 @@ pub async fn run(config: ImportConfig, stop: Stop, clock: fn() -> SystemTime) ->
     let Tally { imported, rejected, skipped } = tally;
     let [imported_rows, rejected_rows, skipped_rows] = [imported, rejected, skipped].map(HumanCount);
     let outcome = format!("imported {imported_rows} rows, rejected {rejected_rows}, skipped {skipped_rows}");
-    let short = if done.is_ok() { "" } else { ", and did not get to the end" };
+    let whole = matches!(done, Ok(()) | Err(ImportError::AllRejected { .. }));
+    let short = if whole { "" } else { ", and did not get to the end" };
     // Nobody may be reading; what was imported is imported.
     let _ = writeln!(io::stdout(), "{outcome}{short} ({:.1} s)", duration.as_secs_f64());
 
@@ -144,7 +161,12 @@ async fn import(config: &ImportConfig, stop: &Stop, tally: &mut Tally) -> Result
         }
     };
     import.finish().await;
-    ended
+    ended?;
+    // Progress is noted only from the first user on, so rows that were skipped hold one.
+    match *tally {
+        Tally { imported: 0, rejected: 1.., skipped: 0 } => Err(ImportError::AllRejected { name: import.name }),
+        _ => Ok(()),
+    }
 }
 
 /// An import under way.
@@ -155,6 +177,8 @@ struct Import {
     key: Option<String>,
     /// Rows of the source that are done, those of earlier runs included.
     done: u64,
+    /// How many of them the store knows to be done.
+    noted: u64,
     rejects: Option<(PathBuf, File)>,
     bar: ProgressBar,
 }
@@ -168,8 +192,14 @@ impl Import {
             None => None,
             Some(path) => Some((path.clone(), open_rejects(path, &source)?)),
         };
-        let key = config.key.clone().or_else(|| source.file.as_ref().map(|file| file.key.clone()));
+        let file_key = source.file.as_ref().map(|file| &file.key).filter(|_| config.key.is_none());
+        let key = config.key.clone().or_else(|| file_key.map(|file| file.key.clone()));
         let store = UserStore::open(&config.database_url, Arc::new(|_| ())).await?;
+        if let Some(earlier) = file_key.and_then(|file| file.earlier.as_deref())
+            && store.import_progress(earlier).await? > 0
+        {
+            return Err(ImportError::CountedOtherwise(source.name));
+        }
         let done = match &key {
             Some(key) => store.import_progress(key).await?,
             None => 0,
@@ -179,7 +209,7 @@ impl Import {
             say(&format!("{} rows of {name} are imported already, under the key {key}", HumanCount(done)));
         }
         let bar = bar(source.file.as_ref().map(|file| file.length));
-        Ok((Self { store, name, key, done, rejects, bar }, source))
+        Ok((Self { store, name, key, done, noted: done, rejects, bar }, source))
     }
 
     /// Clears the bar and closes the store.
@@ -191,15 +221,19 @@ impl Import {
         self.store.close().await;
     }
 
-    /// Commits a chunk's users, with the progress.
+    /// Commits a chunk's users, with the progress. Rejections before the first user are no progress: another run reads
+    /// and reports them again, and fails again if there is nothing else.
     async fn take(&mut self, chunk: Chunk, tally: &mut Tally) -> Result<(), ImportError> {
         let (imported, rejected) = (chunk.users.len() as u64, chunk.rejected.len() as u64);
-        let after = self.done + chunk.rows;
-        let progress = self.key.clone().map(|key| ImportProgress { key, before: self.done, after });
-        if chunk.rows > 0 && !self.store.import(ImportBatch { users: chunk.users, progress }).await? {
-            return Err(ImportError::Overtaken(self.key.clone().unwrap_or_default()));
+        self.done += chunk.rows;
+        if imported > 0 || self.noted > 0 {
+            let (before, after) = (self.noted, self.done);
+            let progress = self.key.clone().map(|key| ImportProgress { key, before, after });
+            if after > before && !self.store.import(ImportBatch { users: chunk.users, progress }).await? {
+                return Err(ImportError::Overtaken(self.key.clone().unwrap_or_default()));
+            }
+            self.noted = after;
         }
-        self.done = after;
         tally.imported += imported;
         tally.rejected += rejected;
         self.bar.set_position(chunk.bytes);
@@ -251,7 +285,7 @@ fn read_ahead(source: Source, skip: u64, max_errors: u64) -> mpsc::Receiver<Resu
     let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
     tokio::task::spawn_blocking(move || {
         let take = |chunk| sender.blocking_send(Ok(chunk)).is_ok();
-        if let Err(error) = rows::read(source, skip, max_errors, take) {
+        if let Err(error) = chunks::read(source, skip, max_errors, take) {
             let _ = sender.blocking_send(Err(error));
         }
     });

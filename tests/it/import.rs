@@ -20,7 +20,7 @@ use tokio::process::{Child, ChildStdin};
 
 use crate::support::{Answer, BINARY, Server, binary, eventually, finished, in_time};
 
-/// Rows in one transaction (`CHUNK_ROWS` in src/import/rows.rs).
+/// Rows in one transaction (`CHUNK_ROWS` in src/import/chunks.rs).
 const CHUNK: u32 = 5_000;
 
 /// A row that makes no user, in either format, and why.
@@ -225,6 +225,17 @@ impl Run {
         tally
     }
 
+    /// The same of a run that came to the end, with every row rejected.
+    #[track_caller]
+    fn in_vain(&self) -> u32 {
+        let (tally, whole) = self.summary();
+        assert!(self.status.code() == Some(1) && whole, "{self:?}");
+        let said = self.said();
+        assert!(said.last().unwrap().ends_with(" is imported: all that it has are rejected"), "{self:?}");
+        let (0, rejected @ 1.., 0) = tally else { panic!("{self:?}") };
+        rejected
+    }
+
     /// Reads the one line on stdout, such as `imported 1,000 rows, rejected 1, skipped 0 (0.1 s)`.
     #[track_caller]
     fn summary(&self) -> ((u32, u32, u32), bool) {
@@ -258,6 +269,13 @@ impl Run {
         assert_eq!(said.len(), 1, "{self:?}");
         said[0]
     }
+}
+
+/// The most memory that a running import has held.
+fn peak_kib(import: &Import) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", import.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
 /// The lines of a rejects file.
@@ -530,7 +548,10 @@ async fn lines_are_counted_as_an_editor_counts_them() {
         ("name,email\r\n,a@b.c\r\nA,a@b.c\r\n,a@b.c\r\n", [2, 4], "CRLF"),
         ("name,email\n\n\n,a@b.c\n\n,a@b.c\n", [4, 6], "blank lines before them"),
         ("\r\nname,email\r\n\r\n,a@b.c\r\nA,a@b.c\r\n\r\n,a@b.c\r\n", [4, 7], "both"),
-        ("name,email\n\"A\nB\nC\",a@b.c\n,a@b.c\n", [2, 5], "a row of three lines"),
+        ("name,email\r,a@b.c\rA,a@b.c\r,a@b.c\r", [2, 4], "CR"),
+        ("\r\rname,email\r\r,a@b.c\r\n\r,a@b.c", [5, 7], "CR and blank lines"),
+        ("name,email\rA,a@b.c\n,a@b.c\r\nA,a@b.c\r\r\n\n,a@b.c\n", [3, 7], "all of them"),
+        ("name,email\n\"A\nB,a@b.c\n,a@b.c\n", [2, 4], "an open quote"),
     ] {
         let place = Place::with("users.csv", text);
 
@@ -539,10 +560,12 @@ async fn lines_are_counted_as_an_editor_counts_them() {
         let told: Vec<Value> = rejects(&place.read("rejects.jsonl")).iter().map(|row| row["line"].clone()).collect();
         assert_eq!(told, lines, "{reason}: {run:?}");
     }
-    let place = Place::with("users.jsonl", format!("\r\n\r\n{BAD_JSON}\n{BAD_JSON}"));
-    let run = place.import(&["users.jsonl"]).await;
-    let expected = [3, 5].map(|line| format!("users.jsonl, line {line}: {BAD_REASON}"));
-    assert_eq!(run.said(), expected, "JSON lines");
+    for text in [format!("\r\n\r\n{BAD_JSON}\n{BAD_JSON}"), format!("\r\r{BAD_JSON}\r{BAD_JSON}").replace('\n', "\r")] {
+        let place = Place::with("users.jsonl", text + &json_lines(1));
+        let run = place.import(&["users.jsonl"]).await;
+        let expected = [3, 5].map(|line| format!("users.jsonl, line {line}: {BAD_REASON}"));
+        assert_eq!(run.said(), expected, "JSON lines");
+    }
 }
 
 #[tokio::test]
@@ -559,7 +582,7 @@ async fn rejected_rows_are_appended_to_the_rejects_file_as_json_lines() {
     let rejects = rejects(&text);
     assert_eq!(rejects.len(), 3, "{text}");
     assert!(rejects[1]["reason"].as_str().unwrap().starts_with(&format!("{BAD_REASON}; email must be")), "{text}");
-    assert_eq!((&rejects[1]["line"], &rejects[1]["row"]), (&json!(3), &json!(",\"Smith, \"\"J\"\"\"")));
+    assert_eq!((&rejects[1]["line"], &rejects[1]["row"]), (&json!(3), &json!("\"\",\"Smith, \"\"J\"\"\"")));
     assert_eq!(rejects[2], json!({"line": 4, "reason": BAD_REASON, "row": ",user@example.com"}));
 }
 
@@ -579,9 +602,9 @@ async fn a_row_cannot_write_control_characters_to_the_terminal() {
 
     let run = place.import(&["users.jsonl"]).await;
 
-    assert_eq!(run.whole(), (0, 1, 0));
-    assert!(run.stderr.chars().filter(|c| c.is_control()).eq(['\n']), "{:?}", run.stderr);
-    assert!(run.sentence().starts_with("users.jsonl, line 1: the row is no user: "), "{run:?}");
+    assert_eq!(run.in_vain(), 1);
+    assert!(run.stderr.chars().filter(|c| c.is_control()).eq(['\n', '\n']), "{:?}", run.stderr);
+    assert!(run.said()[0].starts_with("users.jsonl, line 1: the row is no user: "), "{run:?}");
 }
 
 #[tokio::test]
@@ -591,8 +614,8 @@ async fn the_reason_of_a_rejection_is_short_however_long_the_row() {
 
     let run = place.import(&["users.jsonl"]).await;
 
-    assert_eq!(run.whole(), (0, 1, 0));
-    assert!(run.sentence().len() < 1000, "{} bytes", run.sentence().len());
+    assert_eq!(run.in_vain(), 1);
+    assert!(run.said()[0].len() < 1000, "{} bytes", run.said()[0].len());
 }
 
 #[tokio::test]
@@ -692,11 +715,9 @@ async fn long_rejected_rows_do_not_fill_the_memory() {
         import.feed(&row).await;
     }
     // All but what the pipe holds is read now.
-    let status = std::fs::read_to_string(format!("/proc/{}/status", import.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let peak_kib: u32 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    let peak_kib = peak_kib(&import);
 
-    assert_eq!(import.end().await.whole(), (0, ROWS, 0));
+    assert_eq!(import.end().await.in_vain(), ROWS);
     assert!(peak_kib < 64 * 1024, "{peak_kib} KiB for {ROWS} rows of 1 MB");
 }
 
@@ -911,9 +932,33 @@ async fn a_file_that_was_read_in_the_wrong_format_can_be_imported_in_the_right_o
 
     let right = place.import(&["users.txt", "--format", "csv"]).await;
 
-    assert_eq!(wrong.whole(), (0, 3, 0));
+    assert_eq!(wrong.in_vain(), 3);
     assert_eq!(right.whole(), (2, 0, 0));
     place.assert_holds_users(2, "by the second run").await;
+}
+
+#[tokio::test]
+async fn rows_that_version_0_1_0_counted_otherwise_are_not_guessed_at() {
+    let content = format!("name,email\n\"A\nB\",b@example.com\n{}", rows([1]));
+    let place = Place::with("users.csv", &content);
+    place.write("good.csv", csv(1));
+    let elsewhere = Place::with("users.csv", &content);
+    elsewhere.import(&["users.csv"]).await.whole();
+    let keys = "SELECT key FROM imports";
+    let key: String = sqlx::query_scalar(keys).fetch_one(&mut elsewhere.database().await).await.unwrap();
+    place.import(&["good.csv"]).await.whole();
+    // As that version left it: the open quote and the next line were one rejected row, and User 1 was imported.
+    let earlier = sqlx::query("INSERT INTO imports (key, rows) VALUES (?, 2)");
+    let earlier = earlier.bind(key.strip_suffix(":lines").unwrap());
+    earlier.execute(&mut place.database().await).await.unwrap();
+
+    let same = place.import(&["users.csv"]).await;
+    let all_again = place.import(&["users.csv", "--key", "again"]).await;
+
+    assert_eq!(same.cut(1), (0, 0, 0));
+    assert!(same.sentence().starts_with("an earlier version has imported rows of users.csv"), "{same:?}");
+    assert_eq!(all_again.whole(), (1, 2, 0));
+    assert_eq!(place.names().await, ["User 1", "User 1"], "of good.csv, and of the import that was asked for");
 }
 
 #[tokio::test]
@@ -1139,7 +1184,7 @@ async fn a_database_that_cannot_be_opened_is_named() {
 #[tokio::test]
 async fn a_source_that_is_no_list_of_users_is_refused_in_one_sentence() {
     const HEADER: &str = ", expected the columns name and email, separated by a comma";
-    let cases: [(&str, &[u8], &str, &str); 8] = [
+    let cases: [(&str, &[u8], &str, &str); 7] = [
         ("users.csv", b"name;email\nA;a@example.com\n", "\"name;email\"", "another delimiter"),
         ("users.csv", b"name\temail\nA\ta@example.com\n", r#""name\temail""#, "tabs"),
         ("users.csv", b"A,a@example.com\n", "\"A,a@example.com\"", "no header"),
@@ -1147,7 +1192,6 @@ async fn a_source_that_is_no_list_of_users_is_refused_in_one_sentence() {
         ("users.csv", b"name\nA\n", "\"name\"", "a column too few"),
         ("users.csv", b"name,name\nA,A\n", "\"name,name\"", "a column twice"),
         ("users.txt", b"[{\"name\":\"A\"}]\n", "\"", "a JSON array"),
-        ("users.csv", b"\xff\xfen\0a\0m\0e\0,\0e\0m\0a\0i\0l\0\n\0", "\"\u{fffd}\u{fffd}n\\0a", "UTF-16"),
     ];
     for (file, content, shown, reason) in cases {
         let place = Place::with(file, content);
@@ -1206,42 +1250,218 @@ async fn a_source_that_cannot_be_read_is_named() {
 }
 
 #[tokio::test]
-async fn a_quote_that_is_left_open_for_long_ends_the_import_at_its_line() {
-    let open = format!("{}\"{}", csv(2), rows(1..=200_000));
-    assert!(open.len() > 4 << 20);
-    let place = Place::with("users.csv", &open);
+async fn another_encoding_is_named_with_what_converts_it() {
+    let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    for (content, what, reason) in [
+        (
+            utf_16(&format!("\u{feff}{}", csv(1))),
+            "in UTF-16LE, expected UTF-8; `iconv -f UTF-16LE -t UTF-8`",
+            "with a mark",
+        ),
+        (utf_16(&csv(1)), "in UTF-16LE, expected UTF-8; `iconv -f UTF-16LE -t UTF-8`", "without one"),
+        (utf_16(&json_lines(1)), "in UTF-16LE, expected UTF-8; `iconv -f UTF-16LE -t UTF-8`", "JSON lines"),
+        (b"\xfe\xff\0n\0a".to_vec(), "in UTF-16BE, expected UTF-8; `iconv -f UTF-16BE -t UTF-8`", "big-endian"),
+        (b"\x1f\x8b\x08\0\0\0\0\0".to_vec(), "compressed with gzip, expected text; `gzip -dc`", "gzip"),
+        (b"PK\x03\x04\x14\0\x06\0".to_vec(), "a ZIP archive or a spreadsheet's workbook, expected text", "a workbook"),
+    ] {
+        for file in ["users.csv", "users.jsonl", "users"] {
+            let place = Place::with(file, &content);
 
-    let from_file = place.import(&["users.csv"]).await;
-    let from_stdin = place.import_stdin(&[], &open).await;
+            let from_file = place.import(&[file]).await;
+            let from_stdin = place.import_stdin(&[], &content).await;
 
-    for (run, source) in [(from_file, "users.csv"), (from_stdin, "stdin")] {
-        assert_eq!(run.cut(1).1, 0, "{run:?}");
-        let expected = format!("the row on line 4 of {source} is longer than 1048576 bytes; a quote may be left open");
-        assert_eq!(run.sentence(), expected);
+            for (run, source) in [(from_file, file), (from_stdin, "stdin")] {
+                assert_eq!(run.cut(1), (0, 0, 0), "{reason}");
+                assert!(run.sentence().starts_with(&format!("{source} is {what}")), "{reason}: {run:?}");
+            }
+        }
     }
 }
 
 #[tokio::test]
-async fn what_came_before_a_row_without_end_is_imported() {
-    let place = Place::with("users.csv", format!("{}\"{}", csv(2), "x".repeat(4 << 20)));
-
-    let run = place.import(&["users.csv"]).await;
-
-    assert_eq!(run.cut(1), (2, 0, 0));
-    place.assert_holds_users(2, "before the row").await;
-}
-
-#[tokio::test]
-async fn a_quote_that_is_left_open_at_the_end_makes_one_rejected_row() {
-    let place = Place::with("users.csv", format!("{}\"{}", csv(2), rows([3, 4])));
+async fn an_open_quote_costs_its_row_and_no_other() {
+    const GOOD: u32 = 20_000;
+    let text = format!("name,email\n\"Eve,eve@example.com\n{}", rows(1..=GOOD));
+    let place = Place::with("users.csv", &text);
 
     let run = place.import(&["users.csv", "--rejects", "rejects.jsonl"]).await;
 
-    assert_eq!(run.whole(), (2, 1, 0));
-    let rejects = rejects(&place.read("rejects.jsonl"));
-    assert_eq!(rejects[0]["line"], 4);
-    assert!(rejects[0]["row"].as_str().unwrap().contains("User 4"), "no row is lost: {rejects:?}");
-    place.assert_holds_users(2, "before the quote").await;
+    assert_eq!(run.whole(), (GOOD, 1, 0));
+    let told = json!({
+        "line": 2,
+        "reason": "a quote is left open, and a row ends with its line",
+        "row": "\"Eve,eve@example.com",
+    });
+    assert_eq!(rejects(&place.read("rejects.jsonl")), [told]);
+    place.assert_holds_users(GOOD, "below the open quote").await;
+}
+
+#[tokio::test]
+async fn quotes_out_of_place_make_a_rejected_row_and_no_garbled_user() {
+    let bad = "\"Bob\"x,bob@example.com\n\"Bob \\\"B\\\" Smith\",bob@example.com\nBo\"b,bob@example.com\n\
+               Bob,\"bob@example.com\n\"Bob\nby\",bob@example.com\n";
+    let place = Place::with("users.csv", format!("name,email\n{}{bad}{}", rows([1]), rows([2])));
+
+    let run = place.import(&["users.csv"]).await;
+
+    assert_eq!(run.whole(), (2, 6, 0), "{run:?}");
+    let lines: Vec<_> = run.said().iter().map(|said| said.split(':').next().unwrap().to_owned()).collect();
+    assert_eq!(lines, (3..=8).map(|line| format!("users.csv, line {line}")).collect::<Vec<_>>());
+    place.assert_holds_users(2, "around rows with quotes out of place").await;
+}
+
+#[tokio::test]
+async fn rows_of_nothing_but_separators_are_passed_over_as_blank_lines_are() {
+    let empty = ",\n,,\n , \n\"\",\"\"\n\n \n".repeat(300);
+    let text = format!(",,\nname,email\n{}{empty}{}{empty}", rows([1]), rows([2]));
+    let place = Place::with("users.csv", &text);
+    place.write("none.csv", format!("name,email\n{empty}"));
+
+    let run = place.import(&["users.csv", "--max-errors", "0"]).await;
+    let again = place.import(&["users.csv", "--max-errors", "0"]).await;
+    let none = place.import(&["none.csv"]).await;
+
+    assert_eq!((run.whole(), run.stderr.as_str()), ((2, 0, 0), ""));
+    assert_eq!(again.whole(), (0, 0, 2));
+    assert_eq!((none.whole(), none.stderr.as_str()), ((0, 0, 0), ""), "nothing was asked for");
+    place.assert_holds_users(2, "among empty rows").await;
+}
+
+#[tokio::test]
+async fn an_import_that_is_cut_off_among_empty_rows_goes_on_where_it_ended() {
+    let empty = ",\n".repeat(CHUNK as usize / 2);
+    let first = format!("name,email\n{empty}{}{empty}", rows(1..=CHUNK));
+    let place = Place::new();
+    let mut import = place.start(&["--key", "k"]);
+    import.feed(&first).await;
+    place.until_committed(CHUNK).await;
+
+    import.signal(SIGKILL);
+    import.end_by_itself().await;
+    let again = place.import_stdin(&["--key", "k"], format!("{first}{}", rows([CHUNK + 1]))).await;
+
+    assert_eq!(again.whole(), (1, 0, CHUNK));
+    place.assert_holds_users(CHUNK + 1, "in two runs").await;
+}
+
+#[tokio::test]
+async fn byte_order_marks_of_files_that_were_joined_are_no_part_of_a_name() {
+    let csv_text = format!("\u{feff}name,email\n{}\u{feff}name,email\n\u{feff}{}\u{feff}\n", rows([1]), rows([2]));
+    let json_text = format!("\u{feff}{}\u{feff}{}", json_lines(1), json_lines(2).lines().last().unwrap());
+    for (file, text, rejected) in [("users.csv", csv_text, 1), ("users.jsonl", json_text, 0)] {
+        let place = Place::with(file, text);
+
+        let run = place.import(&[file]).await;
+
+        assert_eq!(run.whole(), (2, rejected, 0), "{run:?}");
+        if rejected == 1 {
+            assert_eq!(run.sentence(), "users.csv, line 3: the header stands here again");
+        }
+        place.assert_holds_users(2, file).await;
+    }
+}
+
+#[tokio::test]
+async fn a_row_without_end_takes_no_memory_and_is_one_rejected_row() {
+    const MEBIBYTES: u32 = 256;
+    let part = "x".repeat(1 << 20);
+    for head in ["name,email\n\"", "{\"name\":\""] {
+        let place = Place::new();
+        let mut import = place.start(&["--rejects", "rejects.jsonl"]);
+        import.feed(head).await;
+        for _ in 0..MEBIBYTES {
+            import.feed(&part).await;
+        }
+        // All but what the pipe holds is read now.
+        let peak_kib = peak_kib(&import);
+
+        let good = if head.starts_with('n') { rows([1]) } else { json_lines(1) };
+        import.feed(format!("\n{good}")).await;
+        assert_eq!(import.end().await.whole(), (1, 1, 0));
+        assert!(peak_kib < 64 * 1024, "{peak_kib} KiB for a row of {MEBIBYTES} MiB");
+        let rejects = rejects(&place.read("rejects.jsonl"));
+        assert_eq!(rejects[0]["reason"], "the row is longer than 1048576 bytes, only its beginning is kept");
+        assert!(rejects[0]["row"].as_str().unwrap().len() < 1000);
+    }
+}
+
+#[tokio::test]
+async fn a_header_without_end_is_refused_before_its_end() {
+    let place = Place::new();
+    let mut import = place.start(&[]);
+    import.feed("x".repeat(2 << 20)).await;
+
+    let run = import.end_by_itself().await;
+
+    assert_eq!(run.cut(1), (0, 0, 0));
+    assert!(run.sentence().starts_with("stdin has the header \"xxx"), "{:.100}", run.sentence());
+}
+
+#[tokio::test]
+async fn a_json_array_is_no_user_though_it_holds_two_strings() {
+    let place = Place::with("users.jsonl", format!("{}[\"Eve\",\"eve@example.com\"]\n", json_lines(1)));
+
+    let run = place.import(&["users.jsonl"]).await;
+
+    assert_eq!(run.whole(), (1, 1, 0));
+    let expected = "users.jsonl, line 2: the row is no user: expected a JSON object with name and email";
+    assert_eq!(run.sentence(), expected);
+}
+
+// ---- Nothing taken ----
+
+#[tokio::test]
+async fn an_import_whose_rows_are_all_rejected_fails() {
+    let content = format!("name,email\n{}", BAD_CSV.repeat(3));
+    let place = Place::with("users.csv", &content);
+    place.write("users.jsonl", BAD_JSON);
+
+    let from_file = place.import(&["users.csv"]).await;
+    let from_json = place.import(&["users.jsonl"]).await;
+    let from_stdin = place.import_stdin(&[], &content).await;
+    let with_key = place.import_stdin(&["--key", "k"], &content).await;
+
+    assert_eq!([&from_file, &from_json, &from_stdin, &with_key].map(Run::in_vain), [3, 1, 3, 3]);
+    assert_eq!(from_file.said()[3], "no row of users.csv is imported: all that it has are rejected");
+}
+
+#[tokio::test]
+async fn an_import_whose_rows_are_all_rejected_fails_again_when_it_is_tried_again() {
+    // More than one transaction of them.
+    let bad = CHUNK + 1;
+    let content = format!("name,email\n{}", BAD_CSV.repeat(bad as usize));
+    let place = Place::with("users.csv", &content);
+
+    for _ in 0..2 {
+        let run = place.import(&["users.csv", "--max-errors", "9999"]).await;
+        assert_eq!(run.in_vain(), bad);
+    }
+    assert_eq!(place.progress().await, [0; 0], "nothing is done");
+}
+
+#[tokio::test]
+async fn rejections_before_the_first_user_are_noted_with_it() {
+    let content = format!("name,email\n{}{}", BAD_CSV.repeat(CHUNK as usize + 1), rows([1]));
+    let place = Place::with("users.csv", &content);
+    let arguments = ["users.csv", "--max-errors", "9999", "--rejects", "rejects.jsonl"];
+
+    let run = place.import(&arguments).await;
+    let again = place.import(&arguments).await;
+
+    assert_eq!(run.whole(), (1, CHUNK + 1, 0));
+    assert_eq!(again.whole(), (0, 0, CHUNK + 2));
+    place.assert_holds_users(1, "once").await;
+}
+
+#[tokio::test]
+async fn an_import_that_took_rows_before_succeeds_though_the_rest_is_rejected() {
+    let place = Place::with("users.csv", csv(2));
+    place.import(&["users.csv", "--key", "k"]).await.whole();
+    place.write("users.csv", format!("{}{BAD_CSV}", csv(2)));
+
+    let run = place.import(&["users.csv", "--key", "k"]).await;
+
+    assert_eq!(run.whole(), (0, 1, 2));
 }
 
 #[tokio::test]

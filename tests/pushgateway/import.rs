@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         needs!([PUSHGATEWAY], an_import_pushes_what_became_of_its_rows),
         needs!([PUSHGATEWAY], a_failed_import_keeps_the_last_success_and_tells_how_far_it_got),
+        needs!([PUSHGATEWAY], an_import_whose_rows_are_all_rejected_pushes_no_success),
         needs!([PUSHGATEWAY], an_import_is_seen_while_it_runs),
         needs!([PUSHGATEWAY], an_import_that_waited_is_delivered_by_a_flush),
     ]
@@ -83,6 +84,24 @@ async fn a_failed_import_keeps_the_last_success_and_tells_how_far_it_got([tool]:
     let outcome =
         format!("imported {imported} rows, rejected {rejected}, skipped {skipped}, and did not get to the end");
     assert!(failed.stdout.starts_with(&outcome), "{failed:?}");
+}
+
+async fn an_import_whose_rows_are_all_rejected_pushes_no_success([tool]: [PathBuf; 1]) {
+    let gateway = Pushgateway::start(&tool).await;
+    let jobs = Jobs::at(gateway.url(""));
+    jobs.write("users.csv", "name,email\nno address,nowhere\n,nobody@example.com\n");
+
+    // The second run is the scheduler's, which tries again.
+    for _ in 0..2 {
+        let run = Run::of(jobs.command("import", &["users.csv"])).await;
+
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.stdout.starts_with("imported 0 rows, rejected 2, skipped 0 ("), "{run:?}");
+        let group = gateway.group(&[("job", "import-users")]).await;
+        assert_eq!(rows(&group), [0.0, 2.0, 0.0]);
+        let shown = Shown::in_group(&group);
+        assert_eq!((shown.exit_code, shown.running, shown.success), (Some(1.0), Some(0.0), None));
+    }
 }
 
 async fn an_import_is_seen_while_it_runs([tool]: [PathBuf; 1]) {
