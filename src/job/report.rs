@@ -170,7 +170,9 @@ impl Reporter {
             fate.tell(&what, outcome, self.spool_folder.as_deref());
         }
         let told = own(&self.key).await;
-        told.notes.iter().for_each(|note| say(note));
+        for note in &told.notes {
+            say(note);
+        }
         fate.lost |= told.incomplete;
         if !told.text.families().is_empty() {
             let what = format!("what {} says of itself", self.key.job());

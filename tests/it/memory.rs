@@ -28,8 +28,8 @@ fn status_kib(job: &Process, name: &str) -> u64 {
 
 /// A name of four characters for each number.
 fn name(mut number: usize) -> String {
-    const FIRST: &[u8] = b"abcdefghijklmnopqrstvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_";
-    const MORE: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_";
+    const FIRST: &[u8] = b"abcdefghijklmnopqrstvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    const MORE: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let mut name = String::from(char::from(FIRST[number % FIRST.len()]));
     number /= FIRST.len();
     while number > 0 || name.len() < 3 {

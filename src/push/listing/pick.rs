@@ -77,7 +77,7 @@ impl<'de, P: Pick<'de>> Visitor<'de> for Picked<P> {
 /// What a function makes of a text.
 pub(super) struct TextOf<F>(pub(super) F);
 
-impl<'de, T, F: FnOnce(&str) -> Option<T>> Pick<'de> for TextOf<F> {
+impl<T, F: FnOnce(&str) -> Option<T>> Pick<'_> for TextOf<F> {
     type Value = Option<T>;
 
     fn text(self, text: &str) -> Option<T> {

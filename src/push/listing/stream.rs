@@ -155,7 +155,7 @@ mod tests {
         let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
 
         for fine in [text(TEXT_MAX), escaped(TEXT_MAX - 1), nested(DEPTH_MAX), "[],".repeat(999), " ".repeat(9999)] {
-            assert_eq!(passes(&fine), Ok(()), "{:.20}", fine);
+            assert_eq!(passes(&fine), Ok(()), "{fine:.20}");
         }
         for (bad, reason) in [
             (text(TEXT_MAX + 1), "a text in it is longer than 8388608 characters"),

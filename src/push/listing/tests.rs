@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn question(key: GroupingKey, names: &[&str]) -> Question {
-    let text: String = names.iter().map(|name| format!("{name} 1\n")).collect();
+    let text = names.iter().fold(String::new(), |text, name| format!("{text}{name} 1\n"));
     Question::new(key, &MetricsText::parse(text.as_bytes()), &["moment".to_owned()])
 }
 
@@ -60,7 +60,7 @@ fn what_is_no_listing_is_an_error() {
 const NAMES: [&str; 5] = ["a", "b", "labels", "moment", "z"];
 
 /// The group as somebody reads it who has all of the listing before them.
-fn plainly(listing: &Value, question: &Question) -> Option<BTreeMap<String, (Option<SystemTime>, Option<f64>)>> {
+fn plainly(listing: &Value, question: &Question) -> Option<BTreeMap<String, StoredFamily>> {
     let is_it = |group: &&Value| {
         let Some(labels) = group["labels"].as_object() else { return false };
         labels.len() == question.key.labels().count() + 1
@@ -74,7 +74,7 @@ fn plainly(listing: &Value, question: &Question) -> Option<BTreeMap<String, (Opt
             Some([one]) => one["value"].as_str().and_then(|value| value.parse().ok()),
             _ => None,
         };
-        Some((name.clone(), (Some(pushed), value)))
+        Some((name.clone(), StoredFamily { pushed, value }))
     });
     Some(read.collect())
 }
@@ -140,9 +140,10 @@ proptest! {
 
         let expected = plainly(&listing, &question);
         prop_assert_eq!(group.is_some(), expected.is_some());
-        for (name, (pushed, value)) in expected.into_iter().flatten() {
-            let found = group.as_ref().unwrap().get(&name);
-            prop_assert_eq!(found, pushed.map(|pushed| StoredFamily { pushed, value }), "{}", name);
+        let expected = expected.unwrap_or_default();
+        for name in NAMES {
+            let found = group.as_ref().and_then(|group| group.get(name));
+            prop_assert_eq!(found, expected.get(name).copied(), "{}", name);
         }
     }
 

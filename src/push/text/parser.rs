@@ -167,12 +167,11 @@ impl<'a> Parser<'a> {
             Ok((name, value)) => {
                 let index = self.family_of(at, name.as_bytes());
                 let family = &self.families[index];
-                match misfit(shown(self.name(index)).0, family.kind, name, &labels, value) {
-                    Some(reason) => self.breaks(at, index, || reason),
-                    None => {
-                        self.families[index].sampled = true;
-                        self.samples.push(SampleLine { family: position(index), at: position(at) });
-                    }
+                if let Some(reason) = misfit(shown(self.name(index)).0, family.kind, name, &labels, value) {
+                    self.breaks(at, index, || reason);
+                } else {
+                    self.families[index].sampled = true;
+                    self.samples.push(SampleLine { family: position(index), at: position(at) });
                 }
             }
             Err(reason) => {
@@ -265,7 +264,9 @@ impl<'a> Parser<'a> {
             if family.typed {
                 push_line(&mut kept, &["# TYPE ", name, " ", family.kind.name()]);
             }
-            own.iter().for_each(|sample| push_line(&mut kept, &[line_at(text, sample.at)]));
+            for sample in own {
+                push_line(&mut kept, &[line_at(text, sample.at)]);
+            }
         }
         drop((families, samples, consistency));
         MetricsText::new(kept, places, faults.at_lines(text))

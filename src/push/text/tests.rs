@@ -162,7 +162,7 @@ fn a_long_piece_of_the_text_is_not_repeated_whole() {
         format!("rows{{{long}=1}} 1\n"),
         format!("# TYPE {long} {long}\n"),
     ] {
-        let [fault] = &faults(&text)[..] else { panic!("{:.20}", text) };
+        let [fault] = &faults(&text)[..] else { panic!("{text:.20}") };
         assert!(fault.contains('…') && fault.len() < 300, "{fault}");
     }
 }
