@@ -104,7 +104,7 @@ pub async fn run(config: ImportConfig, stop: Stop, clock: fn() -> SystemTime) ->
     let registry = Registry::new();
     let told = import_rows(&registry, [imported, rejected, skipped]).and_then(|()| Told::of_registry(&registry));
     let told = told.unwrap_or_else(|error| Told::unusable(error.to_string()));
-    let lost = reporter.end(&run, &end, ended_at, told, std::future::pending()).await;
+    let lost = reporter.end(&run, &end, ended_at, async |_| told, std::future::pending()).await;
     if lost && fail_on_push_error && exit_code == 0 { OWN_FAILURE } else { exit_code }
 }
 

@@ -74,16 +74,16 @@ impl MetricsFile {
         };
         let mut text = MetricsText::parse(&bytes);
         text.keep_what_fits(key, is_taken);
-        let faults = text.faults();
+        let faults = text.fault_count();
         let mut notes: Vec<_> =
-            faults.iter().take(FAULTS_SAID).map(|fault| format!("{}, {fault}", path.display())).collect();
-        if faults.len() > FAULTS_SAID {
-            notes.push(format!("{}, and {} faults more", path.display(), faults.len() - FAULTS_SAID));
+            text.faults().iter().take(FAULTS_SAID).map(|fault| format!("{}, {fault}", path.display())).collect();
+        if faults > FAULTS_SAID {
+            notes.push(format!("{}, and {} faults more", path.display(), faults - FAULTS_SAID));
         }
-        if !faults.is_empty() {
+        if faults > 0 {
             notes.push("what these lines are about is not pushed; everything else is".to_owned());
         }
-        Told { text: text.to_string(), incomplete: !faults.is_empty(), notes }
+        Told { text, incomplete: faults > 0, notes }
     }
 
     fn bytes(&self, path: &Path) -> Result<Vec<u8>, String> {
@@ -138,7 +138,7 @@ mod tests {
         drop(file);
 
         assert_eq!((empty.text.as_str(), empty.notes.len()), ("", 0));
-        assert_eq!(written.text, "# TYPE rows untyped\nrows 5\n");
+        assert_eq!(written.text.as_str(), "rows 5\n");
         assert!(!path.exists());
     }
 
@@ -155,9 +155,9 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let missing = read(&file);
 
-        assert_eq!(stale.text, "");
+        assert_eq!(stale.text.as_str(), "");
         assert!(stale.notes[0].ends_with("was not written by this run, and is not pushed"), "{stale:?}");
-        assert_eq!(written.text, "# TYPE rows untyped\nrows 50\n");
+        assert_eq!(written.text.as_str(), "rows 50\n");
         assert_eq!(missing.notes, stale.notes);
     }
 
@@ -165,11 +165,12 @@ mod tests {
     fn what_cannot_be_pushed_is_said_and_the_rest_is_pushed() {
         let file = MetricsFile::prepare(None);
         let path = file.path().unwrap();
-        fs::write(path, "batch_job_last_exit_code 0\npush_time_seconds 1\nzoned{zone=\"b\"} 1\nrows 5\n").unwrap();
+        fs::write(path, "batch_job_last_exit_code 0\npush_time_seconds 1\nzoned{zone=\"b\"} 1\nrows 5\nup 1\n")
+            .unwrap();
 
         let told = read(&file);
 
-        assert_eq!(told.text, "# TYPE rows untyped\nrows 5\n");
+        assert_eq!(told.text.as_str(), "rows 5\n");
         assert!(told.incomplete);
         let path = path.display();
         assert_eq!(
@@ -178,6 +179,7 @@ mod tests {
                 format!("{path}, line 1: the name batch_job_last_exit_code is taken"),
                 format!("{path}, line 2: the name push_time_seconds is taken"),
                 format!("{path}, line 3: zoned has the label zone, which is part of the grouping key"),
+                format!("{path}, line 5: the name up is taken"),
                 "what these lines are about is not pushed; everything else is".to_owned(),
             ]
         );

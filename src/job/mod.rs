@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use crate::config::{FlushConfig, JobConfig};
 use crate::metrics::{BatchEnd, BatchRun};
+use crate::push::GroupingKey;
 use crate::words::say;
 use command::{Ended, Forwarded, Running};
 use metrics_file::MetricsFile;
@@ -51,7 +52,12 @@ pub async fn run(config: JobConfig, clock: fn() -> SystemTime) -> u8 {
         say(&reason);
     }
 
-    let own = if reporter.pushes() { metrics_file.read(reporter.key()) } else { Told::default() };
+    // On a thread of its own: the deadline, and signals, are heeded meanwhile.
+    let own = async |key: &GroupingKey| {
+        let key = key.clone();
+        let told = tokio::task::spawn_blocking(move || metrics_file.read(&key)).await;
+        told.unwrap_or_else(|error| Told::unusable(format!("the metrics file cannot be read: {error}")))
+    };
     let lost = reporter.end(&run, &end, ended_at, own, signals.any()).await;
     if lost && config.fail_on_push_error && end.exit_code == 0 { OWN_FAILURE } else { end.exit_code }
 }

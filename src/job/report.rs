@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::causes;
 use crate::config::{FlushConfig, ReportConfig};
 use crate::metrics::{BATCH_MOMENTS, BatchEnd, BatchRun};
-use crate::push::{Courier, Flushed, GroupingKey, Lost, Outcome, Push, PushError, Spool, SpoolError};
+use crate::push::{Courier, Flushed, GroupingKey, Lost, MetricsText, Outcome, Push, PushError, Spool, SpoolError};
 use crate::words::say;
 
 /// Pause before it is asked again whether another process is still delivering.
@@ -31,8 +31,8 @@ pub struct Reporter {
 /// What a job says of itself beside how it went.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// Families in the text format.
-    pub text: String,
+    /// Families.
+    pub text: MetricsText,
     /// Whether something that was to be pushed cannot be.
     pub incomplete: bool,
     /// What there is to say about that.
@@ -47,13 +47,13 @@ impl Told {
     /// When it cannot be encoded.
     pub fn of_registry(registry: &Registry) -> prometheus::Result<Self> {
         let text = TextEncoder::new().encode_to_string(&registry.gather())?;
-        Ok(Self { text, ..Self::default() })
+        Ok(Self { text: MetricsText::parse(text.as_bytes()), ..Self::default() })
     }
 
     /// Nothing that can be pushed, and why.
     #[must_use]
     pub fn unusable(reason: String) -> Self {
-        Self { text: String::new(), incomplete: true, notes: vec![reason] }
+        Self { incomplete: true, notes: vec![reason], ..Self::default() }
     }
 }
 
@@ -119,20 +119,25 @@ impl Reporter {
         done
     }
 
-    /// Pushes how the run went and what it says of itself, then what waits in the spool; all within the deadline, which
+    /// Pushes how the run went, then what it says of itself, then what waits in the spool; all within the deadline, which
     /// runs from the end of the work, and without another try once `give_up` has resolved. True when something got lost.
+    ///
+    /// What the run says of itself is asked for when its outcome is delivered, spooled or lost: whatever that takes, and
+    /// whatever becomes of this process meanwhile, the outcome is told. Without a gateway it is not asked for.
     pub async fn end(
         &mut self,
         run: &BatchRun,
         end: &BatchEnd,
         ended_at: Instant,
-        told: Told,
+        own: impl AsyncFnOnce(&GroupingKey) -> Told,
         give_up: impl Future<Output = ()>,
     ) -> bool {
-        told.notes.iter().for_each(|note| say(note));
-        let Some(courier) = &mut self.courier else { return false };
+        if !self.pushes() {
+            return false;
+        }
         let until = ended_at + self.deadline;
-        let job = self.key.job();
+        let give_up = give_up.shared();
+        let job = self.key.job().to_owned();
         let outcome = match outcome(&self.key, run, end).await {
             Ok(push) => push,
             Err(error) => {
@@ -140,31 +145,21 @@ impl Reporter {
                 return true;
             }
         };
-        let own = (!told.text.is_empty()).then(|| Push { text: told.text, ..outcome.clone() });
-        let pushes = [
-            Some((outcome, format!("the outcome of {job}"))),
-            own.map(|own| (own, format!("what {job} says of itself"))),
-        ];
-        let give_up = give_up.shared();
-        let (mut lost, mut answers) = (told.incomplete, true);
-        for (push, what) in pushes.into_iter().flatten() {
-            let fate = match courier.deliver(&push, until, give_up.clone()).await {
-                Outcome::Delivered => continue,
-                Outcome::Spooled(reason) => {
-                    answers = false;
-                    let folder = shown(self.spool_folder.as_deref());
-                    format!("waits in {folder} until the gateway takes it: {}", causes::chain(&reason))
-                }
-                Outcome::Lost(because) => {
-                    lost = true;
-                    answers &= because.reason.refuses_content();
-                    format!("could not be pushed and is lost: {}", explain(&because))
-                }
-            };
-            say(&format!("{what} {fate}"));
+        let mut fate = self.deliver(&outcome, &format!("the outcome of {job}"), until, give_up.clone()).await;
+
+        let Told { text, incomplete, notes } = own(&self.key).await;
+        for note in &notes {
+            say(note);
         }
+        fate.lost |= incomplete;
+        if !text.families().is_empty() {
+            let push = Push { text: text.to_string(), ..outcome };
+            drop(text);
+            fate.and(self.deliver(&push, &format!("what {job} says of itself"), until, give_up.clone()).await);
+        }
+
         // A gateway that did not answer just now will not take what waits either.
-        if answers && self.spool_folder.is_some() {
+        if let Some(courier) = self.courier.as_mut().filter(|_| fate.answers && self.spool_folder.is_some()) {
             tokio::select! {
                 biased;
                 flushed = courier.flush(|| until) => match flushed {
@@ -175,7 +170,26 @@ impl Reporter {
                 () = give_up => {}
             }
         }
-        lost
+        fate.lost
+    }
+
+    /// Delivers a push, and says where it is, if it is not at the gateway.
+    async fn deliver(&mut self, push: &Push, what: &str, until: Instant, give_up: impl Future<Output = ()>) -> Fate {
+        let Some(courier) = &mut self.courier else { return Fate { lost: false, answers: false } };
+        let (fate, where_it_is) = match courier.deliver(push, until, give_up).await {
+            Outcome::Delivered => return Fate { lost: false, answers: true },
+            Outcome::Spooled(reason) => {
+                let folder = shown(self.spool_folder.as_deref());
+                let waits = format!("waits in {folder} until the gateway takes it: {}", causes::chain(&reason));
+                (Fate { lost: false, answers: false }, waits)
+            }
+            Outcome::Lost(because) => {
+                let lost = format!("could not be pushed and is lost: {}", explain(&because));
+                (Fate { lost: true, answers: because.reason.refuses_content() }, lost)
+            }
+        };
+        say(&format!("{what} {where_it_is}"));
+        fate
     }
 
     /// Delivers what waits in the spool, each push within the deadline. True when nothing is left there and nothing had
@@ -192,6 +206,22 @@ impl Reporter {
                 flushed => return tell(Some(&spool_folder), flushed),
             }
         }
+    }
+}
+
+/// What became of a run's pushes.
+#[derive(Debug, Clone, Copy)]
+struct Fate {
+    /// Whether something got lost.
+    lost: bool,
+    /// Whether the gateway answers.
+    answers: bool,
+}
+
+impl Fate {
+    fn and(&mut self, other: Self) {
+        self.lost |= other.lost;
+        self.answers &= other.answers;
     }
 }
 

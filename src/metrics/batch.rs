@@ -103,10 +103,14 @@ impl BatchRun {
     }
 }
 
-/// Whether a name in a job's group is taken: by the families of a run, or by what the Pushgateway adds.
+/// Whether a name in a job's group is taken: by the families of a run, by what the Pushgateway adds, or by what Prometheus
+/// itself records. The gateway is scraped with `honor_labels`, so a pushed `up` would stand beside those that Prometheus
+/// makes, and alerts would believe it.
 #[must_use]
 pub fn is_taken(name: &str) -> bool {
-    name.starts_with(names::BATCH_JOB_PREFIX) || names::PUSHGATEWAY_OWN.contains(&name)
+    [names::BATCH_JOB_PREFIX, names::SCRAPE_PREFIX].iter().any(|prefix| name.starts_with(prefix))
+        || names::PUSHGATEWAY_OWN.contains(&name)
+        || names::PROMETHEUS_OWN.contains(&name)
 }
 
 /// Registers what became of an import's rows, in the order of [`names::IMPORT_RESULTS`].

@@ -158,6 +158,12 @@ pub const PUSH_DURATION_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25
 /// called `labels` takes the place of the group's labels in its listing.
 pub const PUSHGATEWAY_OWN: [&str; 3] = ["push_time_seconds", "push_failure_time_seconds", "labels"];
 
+/// Names under which Prometheus itself records: whether a target answers, and which alerts are pending or firing.
+pub const PROMETHEUS_OWN: [&str; 3] = ["up", "ALERTS", "ALERTS_FOR_STATE"];
+
+/// What the names begin with under which Prometheus records how a scrape went.
+pub const SCRAPE_PREFIX: &str = "scrape_";
+
 // ---- Batch jobs: pushed under the job's own name, never scraped from a process ----
 
 /// What the names of all of them begin with.

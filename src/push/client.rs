@@ -1,20 +1,20 @@
 //! The Pushgateway's protocol: PUT, POST and DELETE of a group, and the listing of what it holds.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, Url};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use super::disclosure::Sent;
 use super::grouping_key::GroupingKey;
+use super::listing::{Listing, Question, StreamError, stream};
 use super::target::{Credentials, PushTarget, Secret};
 
 /// How long one request may take, unless its caller has less time.
@@ -28,9 +28,6 @@ const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How much of a reason is shown, in characters.
 const REASON_SHOWN: usize = 500;
-
-/// How much of a listing is read: some 100,000 series.
-const LISTING_MAX: usize = 64 * 1024 * 1024;
 
 /// Redirects that are followed.
 const REDIRECTS_MAX: usize = 5;
@@ -119,30 +116,6 @@ impl PushError {
     }
 }
 
-/// What a gateway holds.
-#[derive(Debug)]
-pub(super) struct Listing {
-    /// The gateway's clock when it answered, if it said so.
-    pub(super) date: Option<SystemTime>,
-    pub(super) groups: Vec<Group>,
-}
-
-/// One group at a gateway.
-#[derive(Debug, PartialEq)]
-pub(super) struct Group {
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) families: BTreeMap<String, StoredFamily>,
-}
-
-/// One family of a group at a gateway.
-#[derive(Debug, PartialEq)]
-pub(super) struct StoredFamily {
-    /// When it was pushed, by the gateway's clock.
-    pub(super) pushed: SystemTime,
-    /// Its value, where it is one sample.
-    pub(super) value: Option<f64>,
-}
-
 impl PushClient {
     /// A client of this gateway. Nothing is sent yet.
     ///
@@ -176,7 +149,7 @@ impl PushClient {
     /// See [`PushError`]; the group is then unchanged, unless the answer was lost on its way.
     pub async fn push(&self, key: &GroupingKey, registry: &Registry) -> Result<(), PushError> {
         let text = encode(key, registry).await?;
-        self.put(key, &text, REQUEST_TIMEOUT).await
+        self.put(key, text.into(), REQUEST_TIMEOUT).await
     }
 
     /// Replaces the families of the group that the registry holds too (POST): others stay. Takes 5 s at most.
@@ -186,7 +159,7 @@ impl PushClient {
     /// See [`PushError`]; the group is then unchanged, unless the answer was lost on its way.
     pub async fn push_add(&self, key: &GroupingKey, registry: &Registry) -> Result<(), PushError> {
         let text = encode(key, registry).await?;
-        self.post(key, &text).await
+        self.post(key, text.into()).await
     }
 
     /// Deletes the group. One that is not there counts as deleted. Takes 5 s at most.
@@ -198,11 +171,11 @@ impl PushClient {
         self.send(Method::DELETE, key, None, REQUEST_TIMEOUT).await
     }
 
-    pub(super) async fn put(&self, key: &GroupingKey, text: &str, timeout: Duration) -> Result<(), PushError> {
+    pub(super) async fn put(&self, key: &GroupingKey, text: Bytes, timeout: Duration) -> Result<(), PushError> {
         self.send(Method::PUT, key, Some(text), timeout).await
     }
 
-    pub(super) async fn post(&self, key: &GroupingKey, text: &str) -> Result<(), PushError> {
+    pub(super) async fn post(&self, key: &GroupingKey, text: Bytes) -> Result<(), PushError> {
         self.send(Method::POST, key, Some(text), REQUEST_TIMEOUT).await
     }
 
@@ -210,59 +183,62 @@ impl PushClient {
         &self,
         method: Method,
         key: &GroupingKey,
-        text: Option<&str>,
+        text: Option<Bytes>,
         timeout: Duration,
     ) -> Result<(), PushError> {
-        let mut request = self.request(method, &key.path())?;
+        let (mut request, sent) = self.request(method, &key.path())?;
         if let Some(text) = text {
-            request = request.header(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8").body(text.to_owned());
+            request = request.header(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8").body(text);
         }
         within(timeout, async {
             let response = request.send().await.map_err(no_answer)?;
             // The body of a success is of no interest, however long it may be.
-            if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
+            if response.status().is_success() { Ok(()) } else { Err(refusal(response, &sent).await) }
         })
         .await
     }
 
-    /// What the gateway holds.
-    pub(super) async fn listing(&self) -> Result<Listing, PushError> {
-        let request = self.request(Method::GET, "/api/v1/metrics")?;
+    /// What the gateway holds of what is asked for. Takes 5 s at most.
+    pub(super) async fn listing(&self, question: &Arc<Question>) -> Result<Listing, PushError> {
+        let (request, sent) = self.request(Method::GET, "/api/v1/metrics")?;
         within(REQUEST_TIMEOUT, async {
             let response = request.send().await.map_err(no_answer)?;
             if !response.status().is_success() {
-                return Err(refusal(response).await);
+                return Err(refusal(response, &sent).await);
             }
             let date =
                 response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-            let (body, whole) = read(response, LISTING_MAX).await.map_err(no_answer)?;
-            if !whole {
-                return Err(PushError::Listing(format!("it is longer than {LISTING_MAX} bytes").into()));
-            }
-            let groups = groups(&body).map_err(|error| PushError::Listing(error.into()))?;
-            Ok(Listing { date, groups })
+            let group = stream(response, question).await.map_err(|error| match error {
+                StreamError::Broken(error) => no_answer(error),
+                StreamError::Unreadable(reason) => PushError::Listing(reason),
+                StreamError::Ended(error) => error.into(),
+            })?;
+            Ok(Listing { date, group })
         })
         .await
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, PushError> {
+    /// A request, and the credentials that it carries.
+    fn request(&self, method: Method, path: &str) -> Result<(RequestBuilder, Sent), PushError> {
         let mut url = self.target.url.clone();
         url.set_path(path);
         let request = self.http.request(method, url);
         let reveal = |what, secret: &Secret| secret.reveal().map_err(|source| PushError::Secret { what, source });
         Ok(match &self.target.credentials {
-            None => request,
+            None => (request, Sent::default()),
             Some(Credentials::Basic { username, password }) => {
-                request.basic_auth(username, Some(reveal("password", password)?))
+                let password = reveal("password", password)?;
+                let sent = Sent::basic(username, &password);
+                (request.basic_auth(username, Some(password)), sent)
             }
             Some(Credentials::Bearer(token)) => {
-                let token = format!("Bearer {}", reveal("bearer token", token)?);
-                let mut header = HeaderValue::try_from(token).map_err(|_| PushError::Secret {
+                let token = reveal("bearer token", token)?;
+                let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| PushError::Secret {
                     what: "bearer token",
                     source: std::io::Error::new(std::io::ErrorKind::InvalidData, "it cannot stand in a header"),
                 })?;
                 header.set_sensitive(true);
-                request.header(AUTHORIZATION, header)
+                (request.header(AUTHORIZATION, header), Sent::bearer(&token))
             }
         })
     }
@@ -329,15 +305,17 @@ fn check_labels(key: &GroupingKey, families: &[MetricFamily]) -> Result<(), Push
 }
 
 /// What an answer that is no success means.
-async fn refusal(response: Response) -> PushError {
+async fn refusal(response: Response, sent: &Sent) -> PushError {
     let status = response.status();
     let retry_after = seconds(response.headers().get(RETRY_AFTER));
-    if let Some(location) = location(response.headers()).filter(|_| status.is_redirection()) {
-        return PushError::Refused { status, reason: format!(": it redirects to {location}, which is not followed") };
+    if let Some(location) = response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
+        let to = location_shown(location, sent).map(|location| format!(" to {location}")).unwrap_or_default();
+        return PushError::Refused { status, reason: format!(": it redirects{to}, which is not followed") };
     }
     // The status says what to do, however long the reason for it takes.
     let body = tokio::time::timeout(REASON_TIMEOUT, read(response, REASON_MAX)).await;
-    let reason = body.ok().and_then(Result::ok).map(|(body, _)| reason(&body)).unwrap_or_default();
+    let body = body.ok().and_then(Result::ok).filter(|_| sent.allows(status));
+    let reason = body.map(|body| reason(&body, sent)).unwrap_or_default();
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         PushError::Unavailable { status, reason, retry_after }
     } else {
@@ -350,21 +328,29 @@ fn seconds(header: Option<&HeaderValue>) -> Option<Duration> {
 }
 
 /// Where a redirect leads, without what may be secret in it.
-fn location(headers: &HeaderMap) -> Option<String> {
-    let location = headers.get(LOCATION)?.to_str().ok()?;
+fn location_shown(location: &HeaderValue, sent: &Sent) -> Option<String> {
+    let location = location.to_str().ok()?;
     let location = location.split(['?', '#']).next().unwrap_or_default();
-    let Ok(mut url) = location.parse::<Url>() else { return Some(shown(location)) };
-    // These fail only where there can be none.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    Some(shown(url.as_str()))
+    let location = match location.parse::<Url>() {
+        Ok(mut url) => {
+            // These fail only where there can be none.
+            let _ = url.set_username("");
+            let _ = url.set_password(None);
+            shown(url.as_str())
+        }
+        Err(_) => shown(location),
+    };
+    sent.is_not_in(location.as_bytes()).then_some(location)
 }
 
 /// What a body says, in one line after a colon. It may come from anyone, and goes to a terminal.
-fn reason(body: &[u8]) -> String {
+fn reason(body: &[u8], sent: &Sent) -> String {
     let text = String::from_utf8_lossy(body);
-    let text = text.trim();
-    if text.is_empty() { String::new() } else { format!(": {}", shown(text)) }
+    match shown(text.trim()) {
+        nothing if nothing.is_empty() => nothing,
+        words if sent.is_not_in(words.as_bytes()) => format!(": {words}"),
+        _ => ": its words are not shown, for they seem to repeat the credentials".to_owned(),
+    }
 }
 
 fn shown(text: &str) -> String {
@@ -375,55 +361,22 @@ fn shown(text: &str) -> String {
     shown
 }
 
-/// Reads a body up to a limit; false when there is more of it.
-async fn read(mut response: Response, limit: usize) -> Result<(Bytes, bool), reqwest::Error> {
+/// Reads a body up to a limit; what there is beyond it is left.
+async fn read(mut response: Response, limit: usize) -> Result<Bytes, reqwest::Error> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await? {
         let room = limit - body.len();
         if chunk.len() > room {
             body.extend_from_slice(&chunk[..room]);
-            return Ok((body.freeze(), false));
+            break;
         }
         body.extend_from_slice(&chunk);
     }
-    Ok((body.freeze(), true))
-}
-
-/// Reads the gateway's `/api/v1/metrics`: in `data` an object a group, with its `labels`, and the families beside them.
-fn groups(body: &[u8]) -> Result<Vec<Group>, serde_json::Error> {
-    #[derive(serde::Deserialize)]
-    struct Answer {
-        data: Vec<BTreeMap<String, serde_json::Value>>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Stored {
-        time_stamp: String,
-        metrics: Vec<serde_json::Value>,
-    }
-    let answer: Answer = serde_json::from_slice(body)?;
-    let group = |mut group: BTreeMap<String, serde_json::Value>| {
-        let labels = serde_json::from_value(group.remove("labels")?).ok()?;
-        let mut families = BTreeMap::new();
-        // Beside the families stands `last_push_successful`, a bool.
-        for (name, family) in group.into_iter().filter(|(_, family)| family.is_object()) {
-            let Stored { time_stamp, metrics } = serde_json::from_value(family).ok()?;
-            let pushed = OffsetDateTime::parse(&time_stamp, &Rfc3339).ok()?.into();
-            let value = match metrics.as_slice() {
-                [sample] => sample["value"].as_str().and_then(|value| value.parse().ok()),
-                _ => None,
-            };
-            families.insert(name, StoredFamily { pushed, value });
-        }
-        Some(Group { labels, families })
-    };
-    // Somebody's family called `labels` makes a group unreadable; that must not stop the others.
-    Ok(answer.data.into_iter().filter_map(group).collect())
+    Ok(body.freeze())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
 
     #[test]
@@ -446,29 +399,10 @@ mod tests {
 
     #[test]
     fn a_reason_is_one_short_line_whatever_was_answered() {
+        let reason = |body: &[u8]| reason(body, &Sent::default());
         assert_eq!(reason(b" \n"), "");
         assert_eq!(reason(b"wrong\x1b[31m\nline 2\n"), ": wrong [31m line 2");
         assert_eq!(reason(&vec![b'x'; 9999]).chars().count(), REASON_SHOWN + 3);
-    }
-
-    #[test]
-    fn the_listing_of_a_gateway_is_read() {
-        let listing = br#"{"status":"success","data":[{
-            "labels":{"job":"backup","path":"/var"},
-            "last_push_successful":true,
-            "running":{"time_stamp":"2026-11-22T20:00:00.5+01:00","type":"GAUGE","metrics":[{"labels":{},"value":"1"}]},
-            "cpu":{"time_stamp":"2026-11-22T19:00:00Z","type":"GAUGE","metrics":[
-                {"labels":{"mode":"user"},"value":"1"},{"labels":{"mode":"system"},"value":"2"}]}},
-            {"labels":{"time_stamp":"2026-11-22T19:00:00Z","type":"UNTYPED","metrics":[]}}]}"#;
-
-        let groups = groups(listing).unwrap();
-
-        let [Group { labels, families }] = &groups[..] else { panic!("the second cannot be read: {groups:?}") };
-        assert_eq!(labels["path"], "/var");
-        assert_eq!(families.len(), 2);
-        let seconds = |name: &str| families[name].pushed.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-        assert_eq!((seconds("running") - seconds("cpu"), families["running"].value), (0.5, Some(1.0)));
-        assert_eq!(families["cpu"].value, None);
     }
 
     #[tokio::test]

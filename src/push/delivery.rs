@@ -2,6 +2,7 @@
 //! anything newer.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
@@ -10,8 +11,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
-use super::client::{Group, Listing, PushClient, PushError, REQUEST_TIMEOUT, encode};
+use super::client::{PushClient, PushError, REQUEST_TIMEOUT, encode};
 use super::grouping_key::GroupingKey;
+use super::listing::{Group, Listing, Question};
 use super::spool::{Flushed, Found, Spool, SpoolError, Turn, Waiting};
 use super::target::PushTarget;
 use super::text::MetricsText;
@@ -107,7 +109,9 @@ impl Courier {
     pub async fn deliver(&mut self, push: &Push, until: Instant, give_up: impl Future<Output = ()>) -> Outcome {
         let give_up = give_up.shared();
         let first = match self.client() {
-            Ok(client) => once(until, give_up.clone(), GIVE_UP_GRACE, client.post(&push.key, &push.text)).await,
+            Ok(client) => {
+                once(until, give_up.clone(), GIVE_UP_GRACE, client.post(&push.key, push.text.clone().into())).await
+            }
             Err(error) => Err(error),
         };
         let reason = match first {
@@ -140,15 +144,16 @@ impl Courier {
         give_up: impl Future<Output = ()> + Clone,
     ) -> Result<(), PushError> {
         let (client, clock) = (self.client()?, self.clock);
+        let question = question(push);
         let attempt = async || {
-            let text = match client.listing().await {
-                Ok(listing) => Held::new(listing, clock(), clock()).news(push).to_string(),
+            let text = match client.listing(&question).await {
+                Ok(listing) => Held::new(listing, clock(), clock()).news(push).to_body(),
                 // The gateway is away still.
                 Err(error) if error.is_transient() => return Err(error),
                 // It does not tell what it holds; the push is only seconds old.
-                Err(_) => push.text.clone(),
+                Err(_) => push.text.clone().into(),
             };
-            if text.is_empty() { Ok(()) } else { client.post(&push.key, &text).await }
+            if text.is_empty() { Ok(()) } else { client.post(&push.key, text).await }
         };
         patiently(&mut self.chance, Some(failed), until, give_up, GIVE_UP_GRACE, attempt).await
     }
@@ -166,7 +171,7 @@ impl Courier {
         give_up: impl Future<Output = ()>,
     ) -> Result<(), PushError> {
         let client = self.client()?;
-        let attempt = async || client.post(&push.key, &push.text).await;
+        let attempt = async || client.post(&push.key, push.text.clone().into()).await;
         patiently(&mut self.chance, None, until, give_up.shared(), REQUEST_TIMEOUT, attempt).await
     }
 
@@ -218,12 +223,13 @@ impl Courier {
     /// to it between its answer and the push is the one thing that can be overwritten.
     async fn deliver_late(&mut self, push: &Push, began: SystemTime, until: Instant) -> Result<bool, PushError> {
         let (client, clock) = (self.client()?, self.clock);
+        let question = question(push);
         let attempt = async || {
-            let text = Held::new(client.listing().await?, clock(), began).news(push);
+            let text = Held::new(client.listing(&question).await?, clock(), began).news(push);
             if text.families().is_empty() {
                 return Ok(false);
             }
-            client.post(&push.key, &text.to_string()).await.map(|()| true)
+            client.post(&push.key, text.to_body()).await.map(|()| true)
         };
         patiently(&mut self.chance, None, until, std::future::pending(), REQUEST_TIMEOUT, attempt).await
     }
@@ -332,7 +338,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// What the gateway holds, as far as it decides what of an older push is still news.
 #[derive(Debug)]
 struct Held {
-    groups: Vec<Group>,
+    group: Option<Group>,
     /// What the gateway's clock is ahead of ours, in seconds.
     ahead: f64,
     /// When this delivery began, in seconds since 1970.
@@ -343,22 +349,22 @@ impl Held {
     fn new(listing: Listing, now: SystemTime, began: SystemTime) -> Self {
         let ahead = listing.date.map_or(0.0, |date| seconds(date) - seconds(now));
         let ahead = if ahead.abs() < CLOCKS_EQUAL { 0.0 } else { ahead };
-        Self { groups: listing.groups, ahead, began: seconds(began) }
+        Self { group: listing.group, ahead, began: seconds(began) }
     }
 
     /// The families of a push that are newer than what its group holds.
     fn news(&self, push: &Push) -> MetricsText {
         let mut text = MetricsText::parse(push.text.as_bytes());
-        let Some(group) = self.groups.iter().find(|group| push.key.is(&group.labels)) else { return text };
+        let Some(group) = &self.group else { return text };
         let moment = seconds(push.moment);
-        let moments = push.moments.iter().filter_map(|name| group.families.get(name)?.value);
+        let moments = push.moments.iter().filter_map(|name| group.get(name)?.value);
         let latest = moments.fold(f64::NEG_INFINITY, f64::max);
         text.retain(|family| {
-            let Some(stored) = group.families.get(family.name()) else { return true };
+            let Some(stored) = group.get(family.name()) else { return true };
             if push.moments.iter().any(|name| name == family.name()) {
                 // Moments only grow, whichever run they come from.
-                let [sample] = family.samples() else { return false };
-                return stored.value.is_none_or(|value| sample.value > value);
+                let Some(moment) = family.sole_value() else { return false };
+                return stored.value.is_none_or(|value| moment > value);
             }
             // All of it is news if the group knows of nothing later; else only what was not pushed since.
             let tells_last = latest.is_finite() && moment >= latest;
@@ -370,15 +376,17 @@ impl Held {
     }
 }
 
+fn question(push: &Push) -> Arc<Question> {
+    Arc::new(Question::new(push.key.clone(), &MetricsText::parse(push.text.as_bytes()), &push.moments))
+}
+
 fn seconds(moment: SystemTime) -> f64 {
     moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::client::StoredFamily;
+    use super::super::listing::StoredFamily;
     use super::*;
 
     const START: &str = "job_start_timestamp_seconds";
@@ -390,12 +398,10 @@ mod tests {
 
     /// What the gateway holds of the job `j`: families with the second in which they were pushed, and their value.
     fn held(families: &[(&str, u32, f64)]) -> Held {
-        let families = families.iter().map(|(name, pushed, value)| {
-            ((*name).to_owned(), StoredFamily { pushed: at(*pushed), value: Some(*value) })
-        });
-        let labels = BTreeMap::from([("job".to_owned(), "j".to_owned())]);
-        let group = Group { labels, families: families.collect() };
-        Held { groups: vec![group], ahead: 0.0, began: 100.0 }
+        let families = families
+            .iter()
+            .map(|(name, pushed, value)| (*name, StoredFamily { pushed: at(*pushed), value: Some(*value) }));
+        Held { group: Some(families.collect()), ahead: 0.0, began: 100.0 }
     }
 
     /// A push of the job `j` that tells of a second.
@@ -415,7 +421,7 @@ mod tests {
     fn all_is_news_to_a_group_that_is_not_there_or_tells_of_earlier_runs() {
         let all = ["code", START, SUCCESS, "rows"];
 
-        assert_eq!(news(&Held { groups: Vec::new(), ..held(&[]) }, &push(12, RUN)), all);
+        assert_eq!(news(&Held { group: None, ..held(&[]) }, &push(12, RUN)), all);
         let earlier = held(&[("code", 4, 1.0), (START, 4, 3.0), (SUCCESS, 4, 4.0), ("rows", 4, 1.0)]);
         assert_eq!(news(&earlier, &push(12, RUN)), all);
     }
@@ -479,7 +485,7 @@ mod tests {
     #[test]
     fn clocks_that_differ_by_less_than_a_date_can_tell_are_equal() {
         let ahead = |seconds: u32| {
-            let listing = Listing { date: Some(at(100 + seconds)), groups: Vec::new() };
+            let listing = Listing { date: Some(at(100 + seconds)), group: None };
             Held::new(listing, at(100), at(100)).ahead
         };
 

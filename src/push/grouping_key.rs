@@ -105,12 +105,6 @@ impl GroupingKey {
         self.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Whether the gateway lists this group under these labels.
-    pub(super) fn is(&self, labels: &BTreeMap<String, String>) -> bool {
-        labels.len() == self.labels.len() + 1
-            && labels.iter().all(|(name, value)| self.label(name) == Some(value.as_str()))
-    }
-
     /// The path of the group at the gateway: `/metrics/job/JOB/NAME/VALUE…`, labels sorted by name.
     #[must_use]
     pub fn path(&self) -> String {

@@ -46,6 +46,10 @@ mod grouping_key;
 
 mod target;
 
+mod disclosure;
+
+mod listing;
+
 mod client;
 
 mod text;
@@ -62,4 +66,4 @@ pub use grouping_key::{GroupingKey, InvalidGroupingKey};
 pub use periodic::{Attempt, Periodic};
 pub use spool::{Flushed, Spool, SpoolError, Undeliverable};
 pub use target::{CaFileError, Credentials, InvalidTarget, PushTarget, Secret};
-pub use text::{Family, Fault, MetricsText, Sample};
+pub use text::{Families, Family, Fault, MetricsText, Sample};

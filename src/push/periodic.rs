@@ -97,7 +97,7 @@ impl Periodic {
     async fn push(&self, registry: &Registry, timeout: Duration) -> Attempt {
         let began = Instant::now();
         let result = match encode(&self.key, registry).await {
-            Ok(text) => self.client.put(&self.key, &text, timeout).await,
+            Ok(text) => self.client.put(&self.key, text.into(), timeout).await,
             Err(error) => Err(error),
         };
         Attempt { result, duration: began.elapsed() }

@@ -32,6 +32,10 @@ struct Seen {
     held: Vec<Duration>,
     /// What it says that it holds: the groups of its listing.
     holds: String,
+    /// Its answer when it is asked for its listing, where that is another one.
+    listing: Option<Reply>,
+    /// How often it was asked.
+    asked: usize,
 }
 
 /// A request as it came.
@@ -57,7 +61,22 @@ impl Request {
 
     /// The names of the families that were pushed.
     pub fn families(&self) -> Vec<&str> {
-        self.body.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect()
+        let mut families: Vec<&str> = Vec::new();
+        for line in self.body.lines() {
+            let name = match line.strip_prefix("# TYPE ") {
+                Some(typed) => typed.split(' ').next().unwrap(),
+                None if line.starts_with('#') => continue,
+                None => &line[..line.find(['{', ' ']).unwrap()],
+            };
+            // A histogram's parts are no families.
+            let is_known = |known: &&str| {
+                name.strip_prefix(known).is_some_and(|part| ["", "_bucket", "_sum", "_count"].contains(&part))
+            };
+            if !families.iter().any(is_known) {
+                families.push(name);
+            }
+        }
+        families
     }
 }
 
@@ -72,6 +91,8 @@ pub enum Reply {
     Cut(String),
     /// These bytes, then others again and again, for as long as they are taken.
     Endless(String, String),
+    /// These bytes, then others so many times, and then the end of the connection.
+    Long(String, String, usize),
     /// Not at all: the connection is kept until the client ends it.
     Nothing,
     /// The connection is reset.
@@ -123,6 +144,16 @@ impl Gateway {
         groups.clone_into(&mut self.seen.lock().unwrap().holds);
     }
 
+    /// Has it answer so when it is asked what it holds.
+    pub fn list(&self, reply: Reply) {
+        self.seen.lock().unwrap().listing = Some(reply);
+    }
+
+    /// How often it was asked what it holds.
+    pub fn asked(&self) -> usize {
+        self.seen.lock().unwrap().asked
+    }
+
     /// Every request so far, but for questions what it holds.
     pub fn requests(&self) -> Vec<Request> {
         self.seen.lock().unwrap().requests.clone()
@@ -151,49 +182,57 @@ async fn serve(listener: TcpListener, seen: Arc<Mutex<Seen>>, replies: Arc<[Repl
 async fn talk(stream: TcpStream, seen: Arc<Mutex<Seen>>, replies: Arc<[Reply]>) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = receive(&mut stream).await {
-        // A push that is tried again asks first what there is.
-        if request.path == "/api/v1/metrics" {
-            let listing = format!("{{\"data\":[{}]}}", seen.lock().unwrap().holds);
-            let Reply::Whole(listing) = Reply::with("200 OK", &[], &listing) else { unreachable!() };
-            if stream.write_all(listing.as_bytes()).await.is_err() {
-                return;
-            }
-            continue;
-        }
         let came = request.at;
-        let number = {
-            let requests = &mut seen.lock().unwrap().requests;
-            requests.push(request);
-            requests.len()
+        let reply = {
+            let mut seen = seen.lock().unwrap();
+            // A push that is tried again asks first what there is.
+            if request.path == "/api/v1/metrics" {
+                seen.asked += 1;
+                let holds = || Reply::with("200 OK", &[], &format!("{{\"data\":[{}]}}", seen.holds));
+                seen.listing.clone().unwrap_or_else(holds)
+            } else {
+                seen.requests.push(request);
+                replies[seen.requests.len().min(replies.len()) - 1].clone()
+            }
         };
-        let reply = &replies[number.min(replies.len()) - 1];
-        if matches!(reply, Reply::Late(_)) {
-            tokio::time::sleep(LATE).await;
-        }
-        match reply {
-            Reply::Whole(answer) | Reply::Late(answer) => {
-                if stream.write_all(answer.as_bytes()).await.is_err() {
-                    return;
-                }
-            }
-            Reply::Endless(beginning, more) => {
-                let mut taken = stream.write_all(beginning.as_bytes()).await;
-                while taken.is_ok() {
-                    taken = stream.write_all(more.as_bytes()).await;
-                }
-                return seen.lock().unwrap().held.push(came.elapsed());
-            }
-            Reply::Cut(part) => {
-                let _ = stream.write_all(part.as_bytes()).await;
-                return;
-            }
-            Reply::Nothing => {
-                let _ = stream.read_to_end(&mut Vec::new()).await;
-                return seen.lock().unwrap().held.push(came.elapsed());
-            }
-            Reply::Reset => return stream.get_ref().set_zero_linger().unwrap(),
+        if !answer(&mut stream, reply, came, &seen).await {
+            return;
         }
     }
+}
+
+/// Answers one request; false when the connection ends with that.
+async fn answer(stream: &mut BufReader<TcpStream>, reply: Reply, came: Instant, seen: &Mutex<Seen>) -> bool {
+    if matches!(reply, Reply::Late(_)) {
+        tokio::time::sleep(LATE).await;
+    }
+    match reply {
+        Reply::Whole(answer) | Reply::Late(answer) => return stream.write_all(answer.as_bytes()).await.is_ok(),
+        Reply::Endless(beginning, more) => {
+            let mut taken = stream.write_all(beginning.as_bytes()).await;
+            while taken.is_ok() {
+                taken = stream.write_all(more.as_bytes()).await;
+            }
+            seen.lock().unwrap().held.push(came.elapsed());
+        }
+        Reply::Long(beginning, more, times) => {
+            let mut taken = stream.write_all(beginning.as_bytes()).await;
+            for _ in 0..times {
+                if taken.is_ok() {
+                    taken = stream.write_all(more.as_bytes()).await;
+                }
+            }
+        }
+        Reply::Cut(part) => {
+            let _ = stream.write_all(part.as_bytes()).await;
+        }
+        Reply::Nothing => {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            seen.lock().unwrap().held.push(came.elapsed());
+        }
+        Reply::Reset => stream.get_ref().set_zero_linger().unwrap(),
+    }
+    false
 }
 
 /// Reads a request; `None` when the connection ends before there is a whole one.

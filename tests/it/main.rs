@@ -16,6 +16,7 @@ mod job;
 mod lifecycle;
 mod load;
 mod logs;
+mod memory;
 mod metrics_reference;
 mod own_metrics;
 mod pushing;

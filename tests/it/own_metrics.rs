@@ -1,7 +1,7 @@
 //! Metrics of the command's own: what of them is pushed, and what is said of the rest.
 
-use crate::gateway::{Gateway, Ran, Reply, run, run_with};
-use crate::support::BINARY;
+use crate::gateway::{Gateway, Ran, Reply, backup, run, run_with};
+use crate::support::{BINARY, Process};
 
 /// Runs a script against a gateway that takes everything; gives what it pushed of its own, and what the wrapper said
 /// with `PATH` in the place of the file's path.
@@ -51,16 +51,14 @@ async fn a_file_that_is_moved_into_place_is_read() {
 
     let (own, _) = own(script).await;
 
-    assert_eq!(own.as_deref(), Some("# TYPE rows untyped\nrows 5\n"));
+    assert_eq!(own.as_deref(), Some("rows 5\n"));
 }
 
 #[tokio::test]
 async fn not_a_number_and_the_infinities_are_values() {
     let (own, said) = own(&writes("a NaN\nb +Inf\nc -Inf\nd 1e300\n")).await;
 
-    let text =
-        "# TYPE a untyped\na NaN\n# TYPE b untyped\nb +Inf\n# TYPE c untyped\nc -Inf\n# TYPE d untyped\nd 1e300\n";
-    assert_eq!(own.as_deref(), Some(text));
+    assert_eq!(own.as_deref(), Some("a NaN\nb +Inf\nc -Inf\nd 1e300\n"));
     assert_eq!(said, [""; 0]);
 }
 
@@ -68,7 +66,7 @@ async fn not_a_number_and_the_infinities_are_values() {
 async fn broken_lines_are_said_with_their_numbers_and_the_rest_is_pushed() {
     let (own, said) = own(&writes("good 1\nrows one\n\n{\nlost{a=\"b\" 1\nalso_good 2\n")).await;
 
-    assert_eq!(own.as_deref(), Some("# TYPE good untyped\ngood 1\n# TYPE also_good untyped\nalso_good 2\n"));
+    assert_eq!(own.as_deref(), Some("good 1\nalso_good 2\n"));
     assert_eq!(
         said,
         [
@@ -86,15 +84,63 @@ async fn a_faulty_line_costs_its_own_family_whole() {
 
     let (own, said) = own(&writes(&format!("{histogram}good 1\n"))).await;
 
-    assert_eq!(own.as_deref(), Some("# TYPE good untyped\ngood 1\n"), "half a histogram would be a wrong answer");
+    assert_eq!(own.as_deref(), Some("good 1\n"), "half a histogram would be a wrong answer");
     assert_eq!(said, ["PATH, line 4: h_sum has the value \"x\", expected a number", REST]);
+}
+
+#[tokio::test]
+async fn families_that_clash_or_contradict_themselves_are_said_by_line_and_the_rest_is_pushed() {
+    let cases = [
+        (
+            "# TYPE a histogram\na_bucket{le=\"+Inf\"} 1\na_sum 1\na_count 1\n# TYPE a_sum gauge\na_sum 5\n",
+            "PATH, line 5: a_sum is a part of the histogram a, not a family",
+            "# TYPE a histogram\na_bucket{le=\"+Inf\"} 1\na_sum 1\na_count 1\n",
+        ),
+        (
+            "a_count 5\n# TYPE a summary\na_sum 1\n",
+            "PATH, line 2: a cannot be a summary beside a_count, which would be a part of it",
+            "a_count 5\n",
+        ),
+        (
+            "# TYPE a histogram\na_bucket{le=\"1\"} 2\na_bucket{le=\"+Inf\"} 1\na_sum 1\na_count 1\n",
+            "PATH, line 3: a_bucket falls from 2 to 1; each bucket counts the lower ones too",
+            "",
+        ),
+        (
+            "# TYPE a histogram\na_bucket{le=\"1\"} 2\na_sum 1\na_count 2\n",
+            "PATH, line 2: the histogram a has no a_bucket with le=\"+Inf\"",
+            "",
+        ),
+    ];
+    for (text, fault, kept) in cases {
+        let (own, said) = own(&writes(&format!("{text}good 1\n"))).await;
+
+        assert_eq!(own.unwrap(), format!("{kept}good 1\n"), "{text:?}");
+        assert_eq!(said, [fault, REST], "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_read_when_the_outcome_is_delivered() {
+    let gateway = Gateway::answering([Reply::with("503 Busy", &[("Retry-After", "1")], ""), Reply::ok()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (url, file) = (gateway.url(), folder.path().join("mine"));
+    let options = ["--no-start-push", "--pushgateway-url", &url, "--metrics-file", "mine", "--push-deadline", "59m"];
+    let mut job = Process::spawn(backup(folder.path(), &options, "echo 'rows 5' > mine"));
+
+    // The outcome waits for the gateway. A file that takes the wrapper down with it is one of this moment.
+    gateway.request(1).await;
+    std::fs::write(file, "rows 6 of the moment after\nlate 6\n").unwrap();
+
+    assert_eq!(job.exit().await.code(), Some(0));
+    assert_eq!(gateway.request(3).await.body, "late 6\n");
 }
 
 #[tokio::test]
 async fn a_timestamp_is_refused_as_the_gateway_would_and_the_reason_is_said() {
     let (own, said) = own(&writes("old 1 1700000000000\nnew 1\n")).await;
 
-    assert_eq!(own.as_deref(), Some("# TYPE new untyped\nnew 1\n"));
+    assert_eq!(own.as_deref(), Some("new 1\n"));
     assert_eq!(said, ["PATH, line 1: old has a timestamp, which the Pushgateway refuses", REST]);
 }
 
@@ -112,25 +158,30 @@ async fn types_that_come_twice_or_contradict_each_other_are_refused() {
     for (text, fault) in cases {
         let (own, said) = own(&writes(&format!("{text}good 1\n"))).await;
 
-        assert_eq!(own.as_deref(), Some("# TYPE good untyped\ngood 1\n"), "{text:?}");
+        assert_eq!(own.as_deref(), Some("good 1\n"), "{text:?}");
         assert_eq!(said, [fault, REST], "{text:?}");
     }
 }
 
 #[tokio::test]
 async fn names_that_are_not_the_commands_to_give_are_refused() {
-    let text =
-        "batch_job_last_exit_code 0\nbatch_job_mine 1\npush_time_seconds 1\npush_failure_time_seconds 1\ngood 1\n";
+    let text = "batch_job_last_exit_code 0\nbatch_job_mine 1\npush_time_seconds 1\npush_failure_time_seconds 1\n\
+         up{job=\"api\"} 1\nALERTS 1\nALERTS_FOR_STATE 1\nscrape_duration_seconds 1\nscrape_mine 1\ngood 1\n";
 
     let (own, said) = own(&writes(text)).await;
 
-    assert_eq!(own.as_deref(), Some("# TYPE good untyped\ngood 1\n"));
+    assert_eq!(own.as_deref(), Some("good 1\n"));
     let taken = |line, name| format!("PATH, line {line}: the name {name} is taken");
     let expected = [
         taken(1, "batch_job_last_exit_code"),
         taken(2, "batch_job_mine"),
         taken(3, "push_time_seconds"),
         taken(4, "push_failure_time_seconds"),
+        taken(5, "up"),
+        taken(6, "ALERTS"),
+        taken(7, "ALERTS_FOR_STATE"),
+        taken(8, "scrape_duration_seconds"),
+        taken(9, "scrape_mine"),
         REST.to_owned(),
     ];
     assert_eq!(said, expected);
@@ -154,7 +205,7 @@ async fn labels_of_the_grouping_are_refused() {
 async fn a_last_line_that_may_be_cut_off_is_not_pushed() {
     let (own, said) = own("printf 'good 1\\nrows 12' > \"$JOB_METRICS_FILE\"").await;
 
-    assert_eq!(own.as_deref(), Some("# TYPE good untyped\ngood 1\n"));
+    assert_eq!(own.as_deref(), Some("good 1\n"));
     assert_eq!(said, ["PATH, line 2: the last line has no end; it may be cut off", REST]);
 }
 
@@ -164,7 +215,7 @@ async fn bytes_that_are_no_text_are_said_and_do_not_reach_the_terminal() {
 
     let (own, said) = own(noise).await;
 
-    assert_eq!(own.as_deref(), Some("# TYPE good untyped\ngood 1\n"));
+    assert_eq!(own.as_deref(), Some("good 1\n"));
     let [not_text, no_name, no_value, _] = &said[..] else { panic!("{said:?}") };
     assert_eq!(not_text, "PATH, line 2: the line is not UTF-8");
     assert_eq!(no_name, "PATH, line 3: expected a metric name");
@@ -186,7 +237,7 @@ async fn a_large_file_is_pushed_and_one_that_is_far_too_large_is_not_read() {
     let (large, _) = own(&format!("{{ {lines}; }} > \"$JOB_METRICS_FILE\"")).await;
     let (nothing, said) = own("yes 'rows 5' | head -c 104857600 > \"$JOB_METRICS_FILE\"").await;
 
-    assert_eq!(large.unwrap().lines().count(), 20_001);
+    assert_eq!(large.unwrap().lines().count(), 20_000);
     assert_eq!(nothing, None);
     assert_eq!(said, ["the metrics file PATH is 104857600 bytes long, and at most 4194304 are read"]);
 }
@@ -211,7 +262,7 @@ async fn a_file_that_was_named_is_the_one_that_the_command_is_told() {
         let ran = run_with(&gateway.url(), options, environment, "echo 'rows 5' > \"$JOB_METRICS_FILE\"").await;
 
         assert_eq!(ran.stderr, "");
-        assert_eq!(gateway.request(2).await.body, "# TYPE rows untyped\nrows 5\n");
+        assert_eq!(gateway.request(2).await.body, "rows 5\n");
         let kept = std::fs::read_to_string(ran.folder.path().join("mine")).unwrap();
         assert_eq!(kept, "rows 5\n", "it is the caller's, and stays");
     }

@@ -581,6 +581,62 @@ async fn no_secret_is_printed_logged_or_spooled() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_that_repeats_the_request_gives_no_credentials_away() {
+    for credentials in credentials() {
+        let encoded = credentials.header.split(' ').nth(1).unwrap();
+        let backwards: String = encoded.chars().rev().collect();
+        let spelled: String = SECRET.chars().map(|c| format!("&#x{:x};", u32::from(c))).collect();
+        let is_clean = |text: &str| {
+            [SECRET, encoded, &backwards, &spelled, &SECRET[..4]].iter().all(|secret| !text.contains(secret))
+        };
+        let pages = [
+            format!("You sent Authorization: {}", credentials.header),
+            format!("token=hunter%32 {SECRET}"),
+            backwards.clone(),
+            spelled.clone(),
+            // Cut in the middle by what is shown of a page, and by what is read of it.
+            format!("{}{}", "x ".repeat(248), credentials.header),
+            format!("{}{encoded}", "-".repeat(500 - 4)),
+        ];
+        for page in &pages {
+            for status in ["400 Bad Request", "401 Unauthorized", "403 Forbidden", "407 Proxy", "500 Oh"] {
+                let reply = Reply::with(status, &[("Retry-After", "3600")], page);
+                let gateway = Gateway::answering([reply]).await;
+
+                let ran = run_with(&gateway.url(), &[], &credentials.environment, "true").await;
+
+                let [said] = ran.said()[..] else { panic!("{ran:?}") };
+                assert!(said.contains(&status[..3]) && is_clean(said), "{page}: {said}");
+            }
+        }
+        let leads = format!("/login/{SECRET}/{encoded}");
+        let gateway = Gateway::answering([Reply::with("302 Found", &[("Location", &leads)], "")]).await;
+        let ran = run_with(&gateway.url(), &[], &credentials.environment, "true").await;
+        assert!(ran.stderr.contains("it redirects, which is not followed") && is_clean(&ran.stderr), "{}", ran.stderr);
+
+        let gateway = Gateway::answering([Reply::with("500 Oh", &[], &pages[0])]).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut service = serve(folder.path(), &gateway.url(), &["--log", "trace"]);
+        service.envs(credentials.environment.iter().copied());
+        let service = Process::spawn(service);
+        service.line("cannot push the metrics").await;
+        let log = service.lines().join("\n");
+        assert!(is_clean(&log), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_the_credentials_is_shown_also_where_some_were_sent() {
+    let gateway = Gateway::answering([Reply::with("400 Bad Request", &[], "rows is a gauge")]).await;
+
+    for credentials in credentials() {
+        let ran = run_with(&gateway.url(), &[], &credentials.environment, "true").await;
+
+        assert!(ran.said()[0].ends_with("400 Bad Request: rows is a gauge"), "{}", ran.stderr);
+    }
+}
+
 // ---- The exit code ----
 
 #[tokio::test]

@@ -416,6 +416,11 @@ impl Process {
         kill(self.pid(), signal).unwrap();
     }
 
+    /// How the process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Waits for the process to end.
     pub async fn exit(&mut self) -> ExitStatus {
         let child = Mutex::new(&mut self.child);

@@ -23,6 +23,7 @@ mod outage;
 mod readme;
 mod scraped;
 mod service;
+mod text;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         import::tests(),
         scraped::tests(),
         readme::tests(),
+        text::tests(),
     ];
     servers::run(modules.into_iter().flatten().collect())
 }
