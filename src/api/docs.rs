@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use headers::{ETag, HeaderMapExt, IfNoneMatch};
@@ -128,11 +130,11 @@ impl Document {
     fn new(body: Bytes, content_type: &str) -> Self {
         // Of its content, so that a newer binary with the same file has the same tag.
         let digest = Sha256::digest(&body);
-        let digest: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = URL_SAFE_NO_PAD.encode(&digest[..16]);
         Self {
             body,
             content_type: HeaderValue::from_str(content_type).expect("media types make a header value"),
-            tag: format!("\"{digest}\"").parse().expect("hexadecimal digits in quotes make a tag"),
+            tag: format!("\"{digest}\"").parse().expect("letters, digits, - and _ in quotes make a tag"),
             is_gzip: false,
         }
     }

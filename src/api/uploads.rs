@@ -114,11 +114,11 @@ mod tests {
             Ok(())
         };
 
-        let (in_time, waited) = uploads.wait(DEADLINE, coming(DEADLINE - Duration::from_secs(1))).await;
-        let (late, waited_in_vain) = uploads.wait(DEADLINE, coming(DEADLINE + Duration::from_secs(1))).await;
+        let (in_time, waited) = uploads.wait(DEADLINE, coming(DEADLINE / 2)).await;
+        let (late, waited_in_vain) = uploads.wait(DEADLINE, coming(DEADLINE * 2)).await;
 
         assert!(in_time.is_ok());
-        assert_eq!(waited, DEADLINE - Duration::from_secs(1));
+        assert_eq!(waited, DEADLINE / 2);
         assert!(matches!(late, Err(ApiError::BodyTimeout(DEADLINE))), "{late:?}");
         assert_eq!(waited_in_vain, DEADLINE);
         assert_eq!(taken(&uploads), 0, "both places are given back");

@@ -159,10 +159,13 @@ mod tests {
         let (refused, invisible) = (members(refused_class()), members(invisible_class()));
         let ascii_or_invisible = members(ascii_or_invisible_class());
         let mut cases = Vec::new();
+        let basic_plane = '\0'..='\u{FFFF}';
+        // Where some of the others are.
+        let others = ('\u{13400}'..='\u{13460}').chain('\u{1BC90}'..='\u{1D200}').chain('\u{DFFF0}'..='\u{E1010}');
         // Wherever a rule begins or ceases to hold, and samples in between.
         let rules = |c: char| (refusal(c).is_some(), is_invisible(c), c.is_ascii());
         let mut before = ('\0', rules('\0'));
-        for c in '\0'..=char::MAX {
+        for c in basic_plane.chain(others) {
             let now = rules(c);
             let edge = now != before.1;
             let (last, _) = std::mem::replace(&mut before, (c, now));
@@ -173,7 +176,7 @@ mod tests {
                 cases.push(c);
             }
         }
-        assert!(cases.len() > 1_000, "{}", cases.len());
+        assert!(cases.len() > 100, "{}", cases.len());
         for c in cases {
             assert_eq!(refused(c), refusal(c).is_some(), "refused: {}", code_point(c));
             assert_eq!(invisible(c), is_invisible(c), "invisible: {}", code_point(c));

@@ -283,7 +283,7 @@ async fn overload_is_answered_as_documented() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_answered_as_documented() {
-    let server = Server::start_with(&["--request-timeout", "100ms"]).await;
+    let server = Server::start_with(&["--request-timeout", "1s"]).await;
     let description = Description::of(&server).await;
     let operation = OPERATIONS.iter().find(|operation| operation.id == "create_user").unwrap();
 
@@ -370,7 +370,7 @@ async fn the_description_demands_what_the_service_demands() {
 
 #[tokio::test]
 async fn a_missed_deadline_is_answered_as_documented() {
-    let server = Server::start_with(&["--request-timeout", "100ms"]).await;
+    let server = Server::start_with(&["--request-timeout", "1s"]).await;
     let description = Description::of(&server).await;
     let late = OPERATIONS.iter().find(|operation| operation.id == "slow").unwrap();
 
