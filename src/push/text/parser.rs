@@ -1,6 +1,6 @@
 //! From lines to families, in one pass and in little memory.
 //!
-//! A file of 4 MiB may hold 800,000 families. So nothing is copied out of the text on the way: a family is known by where
+//! A file of 4 MiB may hold 600,000 families. So nothing is copied out of the text on the way: a family is known by where
 //! its name stands, a sample by where its line begins.
 
 use std::hash::{BuildHasher, RandomState};
