@@ -47,9 +47,23 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
-        let fitting = ["", "localhost", "localhost:8000", "a.b-c_d.example:", "127.0.0.1:80", "[::1]", "[::1]:8000", "x%20y"];
+        let fitting =
+            ["", "localhost", "localhost:8000", "a.b-c_d.example:", "127.0.0.1:80", "[::1]", "[::1]:8000", "x%20y"];
         let others = [
-            "a b", "a/b", "a,b c", "http://a", "user@host", "a:b", "a:80:80", "::1", "[::1", "[]", "[::1]80", "a\"b", "é", "a#",
+            "a b",
+            "a/b",
+            "a,b c",
+            "http://a",
+            "user@host",
+            "a:b",
+            "a:80:80",
+            "::1",
+            "[::1",
+            "[]",
+            "[::1]80",
+            "a\"b",
+            "é",
+            "a#",
         ];
         for host in fitting {
             assert!(is_host_and_port(host.as_bytes()), "{host:?}");
