@@ -4,7 +4,7 @@
 #   docker build -t api-monitoring --build-arg REVISION=$(git rev-parse --short=12 HEAD) .
 
 ARG RUST_VERSION=1.95.0
-FROM rust:${RUST_VERSION}-slim-bookworm AS build
+FROM rust:${RUST_VERSION}-bookworm AS build
 WORKDIR /build
 
 # The dependencies first, with a library that does nothing: this layer lasts as long as manifest and lock file do.

@@ -178,11 +178,7 @@ fn labels() -> String {
         (code(names::ERROR_TYPE), "`api_errors_total`", "the kinds below".to_owned()),
         (code(names::RESULT), "`push_attempts_total`", list(names::PUSH_RESULTS.map(code))),
         (code(names::RESULT), "`import_rows_total`", list(names::IMPORT_RESULTS.map(code))),
-        (
-            code(names::REASON),
-            "`api_connections_refused_total`",
-            list(names::REFUSAL_REASONS.map(code)),
-        ),
+        (code(names::REASON), "`api_connections_refused_total`", list(names::REFUSAL_REASONS.map(code))),
         (code(names::MODE), "`batch_job_last_cpu_seconds`", list(names::CPU_MODES.map(code))),
         (list(names::API_BUILD_INFO.labels.iter().map(code)), "`api_build_info`", "the build's own".to_owned()),
         (code("le"), "histograms", "the buckets' upper bounds".to_owned()),

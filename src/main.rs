@@ -13,6 +13,11 @@ use api_monitoring::signals::{SecondSignal, Signals, Stop};
 use api_monitoring::words::{print, say, unless_closed};
 use api_monitoring::{api, backup, causes, healthcheck, import, job, load, logs, server};
 
+/// It gives memory back to the system within seconds. The C library's keeps what connections held at a peak.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,

@@ -19,7 +19,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::diagnostics::Slow;
 use super::health::{Health, Ready};
 use super::legacy::{ActiveUsers, CpuUsage};
-use super::problem::{HostFault, ApiError, ErrorKind, FieldError, Panicked, Problem};
+use super::problem::{ApiError, ErrorKind, FieldError, HostFault, Panicked, Problem};
 use super::surface::{self, OPERATIONS, Operation};
 use super::users::{self, LIMIT_MAX, UserBody, UserFieldsBody, UserList};
 use crate::metrics::CONTENT_TYPE_TEXT;

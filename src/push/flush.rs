@@ -308,7 +308,8 @@ fn groups(waiting: Vec<Waiting>) -> Vec<Group> {
     for entry in waiting {
         by_key.entry(entry.key.clone()).or_default().push(entry);
     }
-    let mut groups: Vec<_> = by_key.into_iter().map(|(key, entries)| Group { key, entries, failed: None, told: Told::default() }).collect();
+    let mut groups: Vec<_> =
+        by_key.into_iter().map(|(key, entries)| Group { key, entries, failed: None, told: Told::default() }).collect();
     for group in &mut groups {
         group.entries.sort_by(|a, b| a.order.compare(&b.order).then_with(|| a.path.cmp(&b.path)));
     }

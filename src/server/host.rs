@@ -19,17 +19,14 @@ pub(super) fn fault(version: Version, headers: &HeaderMap) -> Option<HostFault> 
 
 /// `uri-host [":" port]` of RFC 3986. It may be empty: so a client says that its target has no authority.
 fn is_host_and_port(value: &[u8]) -> bool {
-    let (host_fits, port) = match value {
-        [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
-            let literal = |byte: &u8| byte.is_ascii_alphanumeric() || b":.-_~!$&'()*+,;=".contains(byte);
-            (end > 0 && rest[..end].iter().all(literal), &rest[end + 1..])
-        }
-        _ => {
-            let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
-            let named = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
-            (value[..end].iter().all(named), &value[end..])
-        }
+    let (host_fits, port) = if let [b'[', rest @ ..] = value {
+        let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+        let literal = |byte: &u8| byte.is_ascii_alphanumeric() || b":.-_~!$&'()*+,;=".contains(byte);
+        (end > 0 && rest[..end].iter().all(literal), &rest[end + 1..])
+    } else {
+        let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
+        let named = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+        (value[..end].iter().all(named), &value[end..])
     };
     let port_fits = match port {
         [] => true,
@@ -47,9 +44,23 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
-        let fitting = ["", "localhost", "localhost:8000", "a.b-c_d.example:", "127.0.0.1:80", "[::1]", "[::1]:8000", "x%20y"];
+        let fitting =
+            ["", "localhost", "localhost:8000", "a.b-c_d.example:", "127.0.0.1:80", "[::1]", "[::1]:8000", "x%20y"];
         let others = [
-            "a b", "a/b", "a,b c", "http://a", "user@host", "a:b", "a:80:80", "::1", "[::1", "[]", "[::1]80", "a\"b", "é", "a#",
+            "a b",
+            "a/b",
+            "a,b c",
+            "http://a",
+            "user@host",
+            "a:b",
+            "a:80:80",
+            "::1",
+            "[::1",
+            "[]",
+            "[::1]80",
+            "a\"b",
+            "é",
+            "a#",
         ];
         for host in fitting {
             assert!(is_host_and_port(host.as_bytes()), "{host:?}");

@@ -270,6 +270,7 @@ fn deviations(files: &Files) -> Vec<String> {
             );
         }
     }
+    found.extend(of_open_files(&compose["services"]["api"], &defaults));
     found.extend(of_all_files(files, &compose));
     found.extend(of_settings(&files.texts[ENVIRONMENT], &files.texts[SECRETS], &defaults));
     found.extend(of_images(&compose));
@@ -338,6 +339,16 @@ fn of_service(expected: &Service, service: &Value) -> Vec<String> {
     expect(!["0", "root"].contains(&user.split(':').next().unwrap()), "runs as root");
     expect(service["read_only"].as_bool().unwrap_or(false) == expected.read_only, "has no read-only file system");
     found
+}
+
+/// The API has as many open files as its connections need, and some more.
+fn of_open_files(api: &Value, defaults: &BTreeMap<String, String>) -> Vec<String> {
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let connections: Option<u64> = defaults.get("MAX_CONNECTIONS").and_then(|default| default.parse().ok());
+    let limits = &api["ulimits"]["nofile"];
+    let enough = |limit: &Value| matches!((number(limit), connections), (Some(files), Some(connections)) if files >= connections + 256);
+    let fits = enough(&limits["soft"]) && enough(&limits["hard"]);
+    if fits { Vec::new() } else { vec!["api has too few open files for MAX_CONNECTIONS".to_owned()] }
 }
 
 fn of_all_files(files: &Files, compose: &Value) -> Vec<String> {
@@ -578,6 +589,8 @@ fn every_deviation_is_found() {
             "load ends by itself",
         ),
         (COMPOSE, "    mem_limit: 512m\n", "", "grafana has no mem_limit"),
+        (COMPOSE, "        hard: 8192\n", "        hard: 1024\n", "api has too few open files"),
+        (COMPOSE, "        soft: 8192\n", "", "api has too few open files"),
         (COMPOSE, "      max-file: '3'\n", "", "api has logs that grow"),
         (COMPOSE, "cap_drop: [ALL]", "cap_drop: [NET_RAW]", "prometheus keeps capabilities"),
         (COMPOSE, "no-new-privileges:true", "no-new-privileges:false", "alertmanager may gain privileges"),
@@ -709,7 +722,7 @@ fn every_deviation_is_found() {
         ),
         (API, "# The image of", "#syntax = docker/dockerfile:1\n# The image of", "Dockerfile: a syntax line"),
         (API, "ARG RUST_VERSION=1.95.0", "ARG RUST_VERSION=1", "RUST_VERSION is \"1\""),
-        (API, "rust:${RUST_VERSION}-slim-bookworm", "rust:latest", "rust:latest has no full version"),
+        (API, "rust:${RUST_VERSION}-bookworm", "rust:latest", "rust:latest has no full version"),
         (API, "USER 65532:65532", "USER root", "Dockerfile: the image runs as root"),
         (API, "--locked --lib", "--lib", "may take other versions"),
         (API, "# The image of", "# syntax=docker/dockerfile:1\n# The image of", "a syntax line"),
