@@ -22,9 +22,9 @@ check-openapi: ## Some hundred requests made of the OpenAPI description, where t
 	$(CARGO) build --locked --quiet
 	scripts/schemathesis.sh
 
-schemathesis: ## The same with 10,000 requests and more, which takes some minutes
+schemathesis: ## The same with 10,000 requests, which takes a quarter of an hour or more
 	$(CARGO) build --locked --quiet
-	EXAMPLES=1000 scripts/schemathesis.sh
+	EXAMPLES=1500 scripts/schemathesis.sh
 
 doc: ## The documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features

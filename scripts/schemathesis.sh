@@ -2,7 +2,7 @@
 # schemathesis on a running service: requests made of the OpenAPI description, and others that it rules out, must be
 # answered as it says. All checks; schemathesis.toml leaves out two operations, and says why.
 #
-# EXAMPLES is the number of cases for each operation and phase; without it a run takes a minute or two. Where there is no
+# EXAMPLES is the number of cases at most for each operation; without it a run takes a minute or two. Where there is no
 # Python that can install it, this says so and goes on; with CI=true that is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
