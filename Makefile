@@ -18,12 +18,13 @@ lint: ## Clippy, warnings denied
 unit: tools ## All tests: unit, integration, doc
 	$(CARGO) test --locked --all-features
 
+# As the tests build it: a plain build has other features of the dependencies, and would compile them all once more.
 check-openapi: ## Some hundred requests made of the OpenAPI description, where there is Python
-	$(CARGO) build --locked --quiet
+	$(CARGO) test --locked --all-features --no-run --quiet --test it
 	scripts/schemathesis.sh
 
 schemathesis: ## The same with 10,000 requests, which takes a quarter of an hour or more
-	$(CARGO) build --locked --quiet
+	$(CARGO) test --locked --all-features --no-run --quiet --test it
 	EXAMPLES=1500 scripts/schemathesis.sh
 
 doc: ## The documentation, warnings denied

@@ -239,7 +239,7 @@ pub struct ImportArgs {
     #[arg(long, env = "IMPORT_REJECTS", value_name = "FILE")]
     pub rejects: Option<OsString>,
 
-    /// Rows that may be rejected; one more ends the import. One that takes no row fails also below that
+    /// Rows that may be rejected; one more ends the import. An import that takes no row fails, however few were rejected
     #[arg(long, env = "IMPORT_MAX_ERRORS", value_name = "COUNT", default_value = "1000")]
     pub max_errors: String,
 

@@ -66,7 +66,7 @@ impl Fields {
 
     fn add(&mut self, known: &[&str], name: String, value: String) {
         if !known.contains(&name.as_str()) {
-            let message = format!("is no known field (known: {})", known.join(", "));
+            let message = format!("is not a known field (known: {})", known.join(", "));
             self.errors.push(FieldError::new(&name, message, Some(&value)));
         } else if self.given.iter().any(|(given, _)| *given == name) {
             self.errors.push(FieldError::new(&name, "is given more than once", Some(&value)));
@@ -215,11 +215,11 @@ mod tests {
             ("name=a&name=b", "", r#"name is given more than once, got "b""#),
             ("name=a", r#"{"name": "b"}"#, r#"name is given both in the query and in the body, got "b""#),
             ("", r#"{"name": "a", "name": "b"}"#, r#"name is given more than once, got "b""#),
-            ("nmae=a", "", r#"nmae is no known field (known: name, email), got "a""#),
-            ("", r#"{"admin": true}"#, r#"admin is no known field (known: name, email), got "true""#),
+            ("nmae=a", "", r#"nmae is not a known field (known: name, email), got "a""#),
+            ("", r#"{"admin": true}"#, r#"admin is not a known field (known: name, email), got "true""#),
             ("", r#"{"name": 7}"#, r#"name must be a string, got "7""#),
             ("", r#"{"email": null}"#, r#"email must be a string, got "null""#),
-            ("a b=1", "", r#""a b" is no known field (known: name, email), got "1""#),
+            ("a b=1", "", r#""a b" is not a known field (known: name, email), got "1""#),
             ("", "[]", "body must be a JSON object"),
             ("", "\"name\"", "body must be a JSON object"),
             ("", "{", "the request body is not valid JSON: EOF while parsing an object at line 1 column 1"),

@@ -59,8 +59,8 @@ pub struct Limits {
     /// Requests handled at once; more are answered 503. The probes and the scrape are not limited, and a request whose
     /// body is still coming is not handled yet.
     pub max_in_flight: usize,
-    /// Deadline of a body to be whole, and then of the handler, until the head of its response is ready. It runs from
-    /// where either first waits.
+    /// Deadline of a body to be whole, and then, once more, of the handler until the head of its response is ready. Each
+    /// runs from where its work first waits, so a request may take twice as long.
     pub request_timeout: Duration,
 }
 

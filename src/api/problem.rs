@@ -74,15 +74,15 @@ macro_rules! error_kinds {
 }
 
 error_kinds! {
-    /// The `Host` header is missing, given more than once, or no host name; it is asked of every request.
+    /// The `Host` header is missing, given more than once, or not a host name; every request needs one.
     InvalidHost = 400, "invalid_host", "Invalid Host header";
-    /// The query string is no valid percent-encoded UTF-8.
+    /// The query string is not valid percent-encoded UTF-8.
     MalformedQuery = 400, "malformed_query", "Malformed query string";
-    /// The body is no JSON.
+    /// The body is not valid JSON.
     MalformedJson = 400, "malformed_json", "Malformed JSON";
     /// The body could not be read, such as chunks that are not well-formed.
     UnreadableBody = 400, "unreadable_body", "Unreadable request body";
-    /// There is no user of that id.
+    /// There is no user with that id.
     NotFound = 404, "not_found", "User not found";
     /// Nothing is served at that path.
     UnknownPath = 404, "unknown_path", "Unknown path";
@@ -96,7 +96,7 @@ error_kinds! {
     BodyTooLarge = 413, "body_too_large", "Request body too large";
     /// The body's content type is not `application/json` in UTF-8.
     UnsupportedMediaType = 415, "unsupported_media_type", "Unsupported media type";
-    /// The body is compressed or otherwise encoded, and `Accept-Encoding` says that none is taken so.
+    /// The body is compressed or otherwise encoded, and `Accept-Encoding` says that no encoding is accepted.
     UnsupportedEncoding = 415, "unsupported_encoding", "Unsupported content encoding";
     /// A value breaks the rules of its field; `errors` lists each.
     Validation = 422, "validation", "Invalid input";
@@ -167,7 +167,7 @@ pub enum ApiError {
             .0.as_deref().map_or("missing".to_owned(), shown))]
     UnsupportedMediaType(Option<String>),
     /// [`ErrorKind::UnsupportedEncoding`]: the codings.
-    #[error("the request body is encoded as {}; expected identity, which is none", shown(.0))]
+    #[error("the request body is encoded as {}; send it without an encoding", shown(.0))]
     UnsupportedEncoding(String),
     /// [`ErrorKind::Validation`]: at least one field.
     #[error("{}", sentence(.0))]

@@ -27,7 +27,7 @@ impl TryFrom<BackupArgs> for BackupConfig {
             return Err(missing("--database-url (DATABASE_URL)", reason));
         }
         if file.is_empty() || file == "-" {
-            return Err(refused("FILE", &file.to_string_lossy(), "expected the file to write"));
+            return Err(refused("FILE", &file, "expected the file to write"));
         }
         Ok(Self { database_url, file: file.into() })
     }

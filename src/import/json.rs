@@ -19,14 +19,14 @@ pub(super) fn row(text: &str) -> Row {
     }
     // An array of two strings would pass for the fields in their order.
     if !text.starts_with('{') {
-        return Row::Rejected("the row is no user: expected a JSON object with name and email".to_owned());
+        return Row::Rejected("the row is not a user: expected a JSON object with name and email".to_owned());
     }
     match serde_json::from_str::<JsonUser>(text) {
         Ok(parsed) => user(&parsed.name, &parsed.email),
         Err(error) => {
             // The row is all that the parser sees: its own line number would mislead.
             let error = error.to_string().replace(" at line 1 column", " at column");
-            Row::Rejected(format!("the row is no user: {}", cut(&error)))
+            Row::Rejected(format!("the row is not a user: {}", cut(&error)))
         }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
             (r#"{"name":"A"#, "EOF while parsing a string at column 10"),
         ] {
             let told = read(text).unwrap_err();
-            assert!(told.starts_with("the row is no user: ") && told.contains(reason), "{text}: {told}");
+            assert!(told.starts_with("the row is not a user: ") && told.contains(reason), "{text}: {told}");
         }
         let deep = format!("{{\"name\":{}", "[".repeat(100_000));
         assert!(read(&deep).is_err(), "nesting is not followed");

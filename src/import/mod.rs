@@ -69,7 +69,7 @@ enum ImportError {
     CountedOtherwise(String),
     #[error("another process is importing under the key {0:?}")]
     Overtaken(String),
-    #[error("no row of {name} is imported: all that it has are rejected")]
+    #[error("no row of {name} is imported: all of its rows were rejected")]
     AllRejected { name: String },
     #[error("told to end")]
     Interrupted,

@@ -99,8 +99,11 @@ impl MetricsFile {
         if matches!(&self.0, Place::Given { before: Some(before), .. } if *before == stamp(&metadata)) {
             return self.unwritten();
         }
-        let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(SIZE_MAX + 1).read_to_end(&mut bytes)).map_err(cannot)?;
+        let file = File::open(path).map_err(cannot)?;
+        // Room for all at once, and for the end to be seen.
+        let length = usize::try_from(metadata.len().min(SIZE_MAX)).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(length + 2);
+        file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
         if bytes.len() as u64 > SIZE_MAX {
             return Err(format!("is {} bytes long, and at most {SIZE_MAX} are read", metadata.len()));
         }

@@ -25,7 +25,7 @@ pub struct Flushed {
     pub superseded: usize,
     /// Entries that cannot be delivered, now or later, and were moved out of the way.
     pub set_aside: Vec<Undeliverable>,
-    /// Entries that this process or this version cannot read or remove, and what is no plain file; they are left.
+    /// Entries that this process or this version cannot read or remove, and what is not a plain file; they are left.
     pub unreadable: Vec<Undeliverable>,
     /// How many entries wait for which other gateway.
     pub elsewhere: BTreeMap<String, usize>,

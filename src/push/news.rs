@@ -33,9 +33,14 @@ impl Order {
 pub(super) struct Told(Vec<(GroupingKey, Order, Names)>);
 
 impl Told {
-    /// Notes that the group knows all that a push tells, or newer values.
+    /// Notes that the group knows all that a push tells, or newer values. What the note says alone replaces older ones, so
+    /// there are few for each group.
     pub(super) fn note(&mut self, push: &Push, order: Order) {
-        self.0.push((push.key().clone(), order, push.families().names()));
+        let names = push.families().names();
+        self.0.retain(|(group, told, older)| {
+            group != push.key() || told.compare(&order).is_gt() || !names.contains_all(older)
+        });
+        self.0.push((push.key().clone(), order, names));
     }
 
     /// Whether a newer push has told of this family.

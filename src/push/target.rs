@@ -71,7 +71,7 @@ pub enum CaFileError {
     #[error("the file cannot be read")]
     Read(#[from] io::Error),
     /// It is no PEM, or what it holds is no certificate.
-    #[error("the file is not PEM, or holds what is no certificate")]
+    #[error("the file is not PEM, or holds something that is not a certificate")]
     Parse(#[from] reqwest::Error),
     /// It holds no certificate.
     #[error("the file holds no certificate in PEM form")]
@@ -83,7 +83,9 @@ impl FromStr for PushTarget {
 
     fn from_str(text: &str) -> Result<Self, InvalidTarget> {
         const EXPECTED: &str = "expected a URL with scheme and host, such as http://127.0.0.1:9091";
-        if text.contains('@') {
+        let authority =
+            text.split_once("://").map_or(text, |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+        if authority.contains('@') {
             return Err(InvalidTarget(
                 "expected a URL without user name and password; they are given by settings of their own",
             ));

@@ -357,7 +357,7 @@ async fn a_wrong_setting_is_refused_in_one_sentence_wherever_it_comes_from() {
             "--ca-file",
             "PUSHGATEWAY_CA_FILE",
             &cut_off,
-            "the file is not PEM, or holds what is no certificate: ",
+            "the file is not PEM, or holds something that is not a certificate: ",
             "no end",
         ),
         ("import", "--format", "IMPORT_FORMAT", "xml", "expected auto, csv or jsonl", "another format"),

@@ -186,10 +186,12 @@ async fn a_limit_beyond_the_open_files_is_lowered_and_said() {
 #[tokio::test]
 async fn a_soft_limit_of_open_files_is_raised_as_far_as_needed() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    assert!(hard > 4_500, "this machine's hard limit of open files is {hard}, too low to try this");
+    assert!(hard > 600, "this machine's hard limit of open files is {hard}, too low to try this");
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new("sh");
-    command.current_dir(folder.path()).args(["-c", "ulimit -S -n 100; exec \"$0\" serve --listen 127.0.0.1:0"]);
+    command
+        .current_dir(folder.path())
+        .args(["-c", "ulimit -S -n 100; exec \"$0\" serve --listen 127.0.0.1:0 --max-connections 300"]);
     command.arg(BINARY);
     let server = Process::spawn(command);
 
@@ -198,7 +200,7 @@ async fn a_soft_limit_of_open_files_is_raised_as_far_as_needed() {
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let soft: u64 = files.split_whitespace().nth(3).unwrap().parse().unwrap();
-    assert!(soft > 4_096, "{files}");
+    assert!(soft > 300, "{files}");
     assert!(!server.lines().iter().any(|line| line.contains("lowered")), "{:?}", server.lines());
 }
 

@@ -374,7 +374,7 @@ async fn a_reader_that_takes_nothing_for_long_is_cut() {
     in_time("a part of the listing", reader.read_exact(&mut [0; 1024])).await.unwrap();
     assert_eq!(open().await, before + 1.0, "its connection is open");
 
-    // After 30 s (`WRITE_TIMEOUT` in src/server.rs).
+    // After 30 s (`WRITE_TIMEOUT` in src/server/patience.rs).
     eventually("the end of its connection", async || (open().await == before).then_some(())).await;
 
     let mut rest = Vec::new();

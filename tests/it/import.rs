@@ -231,7 +231,7 @@ impl Run {
         let (tally, whole) = self.summary();
         assert!(self.status.code() == Some(1) && whole, "{self:?}");
         let said = self.said();
-        assert!(said.last().unwrap().ends_with(" is imported: all that it has are rejected"), "{self:?}");
+        assert!(said.last().unwrap().ends_with(" is imported: all of its rows were rejected"), "{self:?}");
         let (0, rejected @ 1.., 0) = tally else { panic!("{self:?}") };
         rejected
     }
@@ -527,7 +527,7 @@ async fn rejected_rows_are_told_on_stderr_by_line_with_the_reason() {
     assert_eq!(json_lines.whole(), (1, 2, 0));
     let said = json_lines.said();
     assert_eq!(said[0], format!("users.jsonl, line 2: {BAD_REASON}"));
-    assert!(said[1].starts_with("users.jsonl, line 3: the row is no user: "), "{said:?}");
+    assert!(said[1].starts_with("users.jsonl, line 3: the row is not a user: "), "{said:?}");
     assert_eq!(said.len(), 2, "{said:?}");
 }
 
@@ -604,7 +604,7 @@ async fn a_row_cannot_write_control_characters_to_the_terminal() {
 
     assert_eq!(run.in_vain(), 1);
     assert!(run.stderr.chars().filter(|c| c.is_control()).eq(['\n', '\n']), "{:?}", run.stderr);
-    assert!(run.said()[0].starts_with("users.jsonl, line 1: the row is no user: "), "{run:?}");
+    assert!(run.said()[0].starts_with("users.jsonl, line 1: the row is not a user: "), "{run:?}");
 }
 
 #[tokio::test]
@@ -1404,7 +1404,7 @@ async fn a_json_array_is_no_user_though_it_holds_two_strings() {
     let run = place.import(&["users.jsonl"]).await;
 
     assert_eq!(run.whole(), (1, 1, 0));
-    let expected = "users.jsonl, line 2: the row is no user: expected a JSON object with name and email";
+    let expected = "users.jsonl, line 2: the row is not a user: expected a JSON object with name and email";
     assert_eq!(run.sentence(), expected);
 }
 
@@ -1422,7 +1422,7 @@ async fn an_import_whose_rows_are_all_rejected_fails() {
     let with_key = place.import_stdin(&["--key", "k"], &content).await;
 
     assert_eq!([&from_file, &from_json, &from_stdin, &with_key].map(Run::in_vain), [3, 1, 3, 3]);
-    assert_eq!(from_file.said()[3], "no row of users.csv is imported: all that it has are rejected");
+    assert_eq!(from_file.said()[3], "no row of users.csv is imported: all of its rows were rejected");
 }
 
 #[tokio::test]

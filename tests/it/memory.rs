@@ -106,14 +106,16 @@ async fn held_at<const N: usize>(
 #[tokio::test]
 async fn a_metrics_file_of_the_largest_size_adds_little_memory_whatever_it_holds() {
     let folder = tempfile::tempdir().unwrap();
-    let without = held_at(1, [Reply::Nothing], &[], "true", "VmHWM").await;
+    // With a spool it is also written to disk.
+    let spooled = ["--spool-dir", "spool"];
+    let without = held_at(1, [Reply::Nothing], &spooled, "true", "VmHWM").await;
     for (kind, text) in files() {
         let file = folder.path().join("file");
         std::fs::write(&file, &text).unwrap();
         assert!((FILE_MAX - 200..=FILE_MAX).contains(&text.len()), "{kind}: {}", text.len());
 
         let script = format!("cat {} > \"$JOB_METRICS_FILE\"", file.display());
-        let with = held_at(2, [Reply::ok(), Reply::Nothing], &[], &script, "VmHWM").await;
+        let with = held_at(2, [Reply::ok(), Reply::Nothing], &spooled, &script, "VmHWM").await;
 
         let added = with.saturating_sub(without);
         eprintln!("{kind}: {added} KiB above {without}");
@@ -124,12 +126,8 @@ async fn a_metrics_file_of_the_largest_size_adds_little_memory_whatever_it_holds
 #[tokio::test]
 async fn the_largest_metrics_file_is_pushed_within_a_limit_of_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let one_arena = |mut job: Command| {
-        job.env("MALLOC_ARENA_MAX", "1");
-        job
-    };
     let gateway = Gateway::answering([Reply::Nothing]).await;
-    let without = Process::spawn(one_arena(job(folder.path(), &gateway, FOREVER, &[], "true")));
+    let without = Process::spawn(job(folder.path(), &gateway, FOREVER, &[], "true"));
     gateway.request(1).await;
     // What is reserved and not used counts here, such as the stacks of threads.
     let limit = status_kib(&without, "VmPeak") + 2 * ADDED_MAX_KIB;
@@ -137,7 +135,7 @@ async fn the_largest_metrics_file_is_pushed_within_a_limit_of_memory() {
     std::fs::write(folder.path().join("file"), &text).unwrap();
     let gateway = Gateway::answering([Reply::ok()]).await;
 
-    let job = one_arena(job(folder.path(), &gateway, FOREVER, &[], "cat file > \"$JOB_METRICS_FILE\"; exit 3"));
+    let job = job(folder.path(), &gateway, FOREVER, &[], "cat file > \"$JOB_METRICS_FILE\"; exit 3");
     let ended = finished(under(&format!("ulimit -v {limit}; exec \"$@\""), &job)).await;
 
     assert_eq!(ended.status.code(), Some(3), "{}", String::from_utf8_lossy(&ended.stderr));

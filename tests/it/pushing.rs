@@ -593,7 +593,7 @@ async fn a_password_token_or_ca_file_that_cannot_be_used_stops_no_command_and_th
         (ca(&empty), of("CA file", &empty, "the file holds no certificate in PEM form")),
         (ca(folder), of("CA file", folder, "the file cannot be read: Is a directory")),
         (ca(pipe), of("CA file", pipe, "the file cannot be read: it is not a plain file")),
-        (ca(&none), of("CA file", &none, "the file is not PEM, or holds what is no certificate")),
+        (ca(&none), of("CA file", &none, "the file is not PEM, or holds something that is not a certificate")),
     ];
     for (options, reason) in cases {
         let gateway = Gateway::answering([Reply::ok()]).await;

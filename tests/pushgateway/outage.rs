@@ -430,7 +430,7 @@ async fn a_corrupt_entry_is_set_aside_and_the_others_are_delivered([tool]: [Path
     let set_aside = jobs.set_aside();
     for (line, path) in [no_entry, cut_off].into_iter().zip(&set_aside) {
         let path = Path::new("spool/set-aside").join(path.file_name().unwrap());
-        let beginning = format!("api-monitoring: cannot deliver {}: it is no spooled push: ", path.display());
+        let beginning = format!("api-monitoring: cannot deliver {}: it is not a spooled push: ", path.display());
         assert!(line.starts_with(&beginning), "{flushed:?}");
     }
     assert_eq!((set_aside.len(), jobs.waiting().len()), (2, 0));

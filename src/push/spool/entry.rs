@@ -67,13 +67,13 @@ pub(in super::super) enum Content {
 pub(in super::super) enum Unreadable {
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
-    #[error("it is no plain file")]
+    #[error("it is not a plain file")]
     NoFile,
     #[error("it is {0} bytes long, and at most {SIZE_MAX} are read")]
     TooLarge(u64),
     #[error("it has the form {0}, and this version knows only those up to {VERSION}")]
     Version(u32),
-    #[error("it is no spooled push: {0}")]
+    #[error("it is not a spooled push: {0}")]
     Json(#[from] serde_json::Error),
     #[error("it is damaged: {0}")]
     Damaged(String),
@@ -141,7 +141,7 @@ pub(in super::super) fn content(path: &Path) -> Result<Content, Unreadable> {
     let faults = InvalidPush::of_faults(&families);
     families.forget_faults();
     let moments: Vec<_> = entry.moments.iter().map(String::as_str).collect();
-    let moment = at(moment).ok_or_else(|| Unreadable::Damaged(format!("{moment} s is no moment")))?;
+    let moment = at(moment).ok_or_else(|| Unreadable::Damaged(format!("{moment} s is not a moment")))?;
     match Push::new(key, families, moment, &moments) {
         Ok(push) => Ok(Content::Push(push, faults)),
         Err(nothing) => Err(Unreadable::Damaged(faults.unwrap_or(nothing).to_string())),
@@ -191,7 +191,7 @@ impl Entry<'_> {
     fn order(&self) -> Result<Order, Unreadable> {
         let Self { moment, sequence, .. } = *self;
         if at(moment).is_none() {
-            return Err(Unreadable::Damaged(format!("{moment} s is no moment")));
+            return Err(Unreadable::Damaged(format!("{moment} s is not a moment")));
         }
         Ok(Order { moment, sequence })
     }

@@ -188,7 +188,7 @@ impl Spool {
             .open(self.folder.join(LOCK))
             .map_err(failed)?;
         if !lock.metadata().map_err(failed)?.is_file() {
-            return Err(failed(io::Error::other(format!("{LOCK} is no plain file"))));
+            return Err(failed(io::Error::other(format!("{LOCK} is not a plain file"))));
         }
         match lock.try_lock() {
             Ok(()) => Ok(Some(Turn { spool: self.clone(), _lock: lock })),
@@ -401,7 +401,7 @@ mod tests {
         let set_aside = &found.set_aside;
         let reasons: Vec<_> = set_aside.iter().map(|entry| entry.reason.split(':').next().unwrap()).collect();
         let damaged = "it is damaged";
-        assert_eq!(reasons, ["it is no spooled push", damaged, damaged, damaged]);
+        assert_eq!(reasons, ["it is not a spooled push", damaged, damaged, damaged]);
         assert!(set_aside.iter().all(|entry| entry.path.starts_with(folder.join(SET_ASIDE)) && entry.path.exists()));
     }
 

@@ -36,6 +36,8 @@ pub(super) fn parse_sample<'a>(line: &'a str, labels: &mut Vec<Label<'a>>) -> Re
 /// Reads labels up to the closing brace and gives what follows it.
 fn parse_labels<'a>(metric: &str, text: &'a str, labels: &mut Vec<Label<'a>>) -> Result<&'a str, String> {
     let metric = Shown(metric);
+    // Room for all at once: what grows leaves its old places behind. A label has five bytes at least.
+    labels.reserve(text.bytes().filter(|byte| *byte == b'=').count().min(text.len() / 5));
     let mut rest = text;
     let after_labels = loop {
         rest = rest.trim_start_matches(BLANK);
@@ -46,7 +48,7 @@ fn parse_labels<'a>(metric: &str, text: &'a str, labels: &mut Vec<Label<'a>>) ->
         let name = name.trim_end_matches(BLANK);
         let label = Shown(name);
         if !is_label_name(name) || name.starts_with("__") {
-            return Err(format!("{metric} has the label {label:?}, which is no label name"));
+            return Err(format!("{metric} has the label {label:?}, which is not a label name"));
         }
         let quoted = after.trim_start_matches(BLANK).strip_prefix('"');
         let quoted = quoted.ok_or_else(|| format!("the value of {metric}'s label {label} is not quoted"))?;

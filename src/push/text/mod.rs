@@ -270,6 +270,11 @@ impl<'a> Family<'a> {
 }
 
 impl Names {
+    /// Whether there is a family for each of those.
+    pub(super) fn contains_all(&self, others: &Self) -> bool {
+        others.text.families().iter().all(|family| self.contains(family.name()))
+    }
+
     /// Whether there is a family of this name.
     pub(super) fn contains(&self, name: &str) -> bool {
         let families = self.text.families();
