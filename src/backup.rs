@@ -1,14 +1,12 @@
 //! `backup`: a whole copy of the users in a new file, beside a running service or without one.
 
-use std::io::{self, Write};
-
 use indicatif::HumanCount;
 
 use crate::causes::one_line;
 use crate::config::BackupConfig;
 use crate::signals::Stop;
 use crate::store::{self, Backup, BackupError};
-use crate::words::say;
+use crate::words::{print, say};
 
 const FAILED: u8 = 1;
 
@@ -23,9 +21,13 @@ pub async fn run(config: BackupConfig, stop: Stop) -> Result<u8, BackupError> {
         Ok(Backup { users, bytes }) => {
             let file = one_line(&file.display().to_string());
             let (users, bytes) = (HumanCount(users.unsigned_abs()), HumanCount(bytes));
-            // Nobody may be reading; the backup is made.
-            let _ = writeln!(io::stdout(), "backed up {users} users into {file} ({bytes} bytes)");
-            Ok(0)
+            match print(&format!("backed up {users} users into {file} ({bytes} bytes)\n")) {
+                Ok(()) => Ok(0),
+                Err(error) => {
+                    say(&format!("cannot write to stdout: {error}; the backup is made"));
+                    Ok(FAILED)
+                }
+            }
         }
         Err(error @ BackupError::Interrupted) => {
             say(&error.to_string());

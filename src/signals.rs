@@ -10,6 +10,8 @@ use tokio::sync::watch;
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// A file at its limit of size is an error like a full disk, and not the end.
+    _file_size: Signal,
     /// `None` where it is ignored, as `nohup` wants it.
     hangup: Option<Signal>,
 }
@@ -38,6 +40,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?,
             hangup: if Ignored::now().holds(hangup) { None } else { Some(signal(hangup)?) },
         })
     }

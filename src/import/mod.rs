@@ -35,7 +35,7 @@ use crate::job::report::{Reporter, Told};
 use crate::metrics::{BatchEnd, BatchRun, import_rows};
 use crate::signals::Stop;
 use crate::store::{ImportBatch, ImportProgress, OpenError, StoreError, UserStore};
-use crate::words::{say, say_all};
+use crate::words::{print, say, say_all};
 use chunks::{Chunk, Rejected};
 use source::{Source, SourceError};
 
@@ -101,7 +101,7 @@ pub async fn run(config: ImportConfig, stop: Stop, clock: fn() -> SystemTime) ->
     let (done, ended, ended_at) = reporter.while_running(&run, work).await;
 
     let duration = ended_at - began;
-    let exit_code = match &done {
+    let mut exit_code = match &done {
         Ok(()) => 0,
         Err(ImportError::Interrupted) => stop.exit_code().unwrap_or(FAILED),
         Err(error) => {
@@ -114,8 +114,10 @@ pub async fn run(config: ImportConfig, stop: Stop, clock: fn() -> SystemTime) ->
     let outcome = format!("imported {imported_rows} rows, rejected {rejected_rows}, skipped {skipped_rows}");
     let whole = matches!(done, Ok(()) | Err(ImportError::AllRejected { .. }));
     let short = if whole { "" } else { ", and did not get to the end" };
-    // Nobody may be reading; what was imported is imported.
-    let _ = writeln!(io::stdout(), "{outcome}{short} ({:.1} s)", duration.as_secs_f64());
+    if let Err(error) = print(&format!("{outcome}{short} ({:.1} s)\n", duration.as_secs_f64())) {
+        say(&format!("cannot write to stdout: {error}"));
+        exit_code = exit_code.max(FAILED);
+    }
 
     let end = BatchEnd { ended, duration, exit_code, usage: usage(UsageWho::RUSAGE_SELF) };
     let registry = Registry::new();

@@ -95,6 +95,8 @@ enum Receiver {
 #[derive(Debug)]
 pub struct Forwarded {
     streams: Vec<(Signal, Stream)>,
+    /// Where SIGCHLD is ignored, the system throws away how a command ended; caught, it does not.
+    _child: Stream,
 }
 
 impl Forwarded {
@@ -118,7 +120,7 @@ impl Forwarded {
         }
         // Of a stop and a continuation that come together, the continuation is the later one.
         streams.sort_by_key(|(signal, _)| *signal == Signal::CONT);
-        Ok(Self { streams })
+        Ok(Self { streams, _child: listen(SignalKind::child())? })
     }
 
     async fn next(&mut self) -> Signal {

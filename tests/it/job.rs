@@ -566,6 +566,19 @@ async fn an_alarm_that_was_set_before_the_wrapper_began_ends_the_command_and_is_
 }
 
 #[tokio::test]
+async fn a_wrapper_that_is_started_with_sigchld_ignored_knows_how_its_command_ended() {
+    for code in [0, 9] {
+        let folder = tempfile::tempdir().unwrap();
+        let job = script(folder.path(), &format!("exit {code}"));
+
+        let output =
+            finished(under("trap '' CHLD; exec perl -e '$SIG{CHLD} = \"IGNORE\"; exec @ARGV' \"$@\"", &job)).await;
+
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_is_told_to_stop_stops_with_its_command_and_goes_on_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let script = "echo $$ > pid; touch ready; until [ -e go ]; do sleep 0.02; done; exit 3";

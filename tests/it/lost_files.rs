@@ -145,7 +145,7 @@ fn replace(folder: &Path, name: &str) {
 
 #[tokio::test]
 async fn a_file_of_the_database_that_is_taken_away_ends_reads_and_writes_with_one_error_line() {
-    let fates: [Fate; 10] = [
+    let fates: [Fate; 11] = [
         ("emptied", |data| drop(fs::File::create(data.join("users.db")).unwrap()), "users.db was emptied"),
         ("removed", |data| fs::remove_file(data.join("users.db")).unwrap(), "users.db was removed or moved away"),
         (
@@ -163,6 +163,15 @@ async fn a_file_of_the_database_that_is_taken_away_ends_reads_and_writes_with_on
         ("log replaced", |data| replace(data, "users.db-wal"), "users.db-wal was replaced by another file"),
         ("index removed", |data| fs::remove_file(data.join("users.db-shm")).unwrap(), "users.db-shm was removed"),
         ("index replaced", |data| replace(data, "users.db-shm"), "users.db-shm was replaced by another file"),
+        (
+            "moved, with a link in its place",
+            |data| {
+                fs::create_dir(data.join("big")).unwrap();
+                fs::rename(data.join("users.db"), data.join("big/users.db")).unwrap();
+                symlink("big/users.db", data.join("users.db")).unwrap();
+            },
+            "big/users.db-wal was removed or moved away",
+        ),
         (
             "a folder in its place",
             |data| {

@@ -42,8 +42,8 @@ struct Opened {
     /// As the settings name it: where the next start looks for it. Links are followed each time.
     database: PathBuf,
     identity: Identity,
-    /// The write-ahead log and its index, which stand beside the file that the links lead to.
-    beside: Vec<(PathBuf, Identity)>,
+    /// The write-ahead log and its index, by what their names add to that of the file to which the links lead.
+    beside: Vec<(&'static str, Identity)>,
 }
 
 /// Device and inode.
@@ -91,11 +91,10 @@ impl Files {
         if before.is_some_and(|before| before != identity) {
             return Err(Lost::replaced(database, DATABASE));
         }
-        let real = database.canonicalize().map_err(|error| Lost::missed(database, error, DATABASE))?;
-        let beside = ["-wal", "-shm"].map(|suffix| with_suffix(&real, suffix));
+        let real = real_path(database)?;
         // A file system on which SQLite cannot have a write-ahead log has neither.
-        let beside = beside.into_iter().filter_map(|file| Some((Identity::at(&file)?, file)));
-        let beside = beside.map(|(identity, file)| (file, identity)).collect();
+        let beside = ["-wal", "-shm"].into_iter();
+        let beside = beside.filter_map(|suffix| Some((suffix, Identity::at(&with_suffix(&real, suffix))?))).collect();
         Ok(Self(Some(Arc::new(Watched {
             opened: Opened { database: database.to_owned(), identity, beside },
             content: Mutex::new(Some(Content::of(&metadata))),
@@ -169,8 +168,10 @@ impl Opened {
         if metadata.len() == 0 {
             return Err(Lost { file: self.database.clone(), fate: Fate::Emptied, advice: CHANGED });
         }
-        for (file, identity) in &self.beside {
-            find(file, *identity, BESIDE)?;
+        // As the next start would find them: where a link leads elsewhere by now, it would open another log.
+        let real = real_path(&self.database)?;
+        for (suffix, identity) in &self.beside {
+            find(&with_suffix(&real, suffix), *identity, BESIDE)?;
         }
         Ok(Content::of(&metadata))
     }
@@ -179,6 +180,11 @@ impl Opened {
 fn find(file: &Path, identity: Identity, advice: &'static str) -> Result<Metadata, Lost> {
     let metadata = look_at(file, advice)?;
     if Identity::of(&metadata) == identity { Ok(metadata) } else { Err(Lost::replaced(file, advice)) }
+}
+
+/// The file to which the links lead: SQLite names the log after it.
+fn real_path(database: &Path) -> Result<PathBuf, Lost> {
+    database.canonicalize().map_err(|error| Lost::missed(database, error, DATABASE))
 }
 
 fn look_at(file: &Path, advice: &'static str) -> Result<Metadata, Lost> {
