@@ -581,7 +581,8 @@ async fn a_wrapper_that_is_started_with_sigchld_ignored_knows_how_its_command_en
 #[tokio::test]
 async fn a_job_that_is_told_to_stop_stops_with_its_command_and_goes_on_with_it() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "echo $$ > pid; touch ready; until [ -e go ]; do sleep 0.02; done; exit 3";
+    // It starts nothing while it waits: a shell whose child was stopped before its `exec` cannot stop itself (`vfork`).
+    let script = "echo $$ > pid; mkfifo go; touch ready; read line < go; exit 3";
     let mut job = Process::spawn(self::script(folder.path(), script));
     there(folder.path(), "ready").await;
     let command = std::fs::read_to_string(folder.path().join("pid")).unwrap();
@@ -597,7 +598,7 @@ async fn a_job_that_is_told_to_stop_stops_with_its_command_and_goes_on_with_it()
         job.signal(SIGCONT);
         are("both to go on", false).await;
     }
-    std::fs::write(folder.path().join("go"), "").unwrap();
+    std::fs::write(folder.path().join("go"), "\n").unwrap();
 
     assert_eq!(job.exit().await.code(), Some(3));
 }
